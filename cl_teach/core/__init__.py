@@ -1,0 +1,28 @@
+"""The common ground of all methods: similarity, one softmax contrast, a queue, a slow teacher, argument checks.
+
+In order of reading: `similarity` (directions and masks), `contrast` (the one loss), `regression` (the loss without
+negatives), `queue` and `teacher` (the two pieces with memory), `checks` (how bad input is answered).
+"""
+
+from .contrast import clip_loss, info_nce, nt_xent, reduce, softmax_contrast, sup_con
+from .queue import FeatureQueue
+from .regression import regression_loss
+from .similarity import cosine_similarity, normalize, other_view_mask, same_label_mask, self_mask
+from .teacher import MomentumTeacher
+
+__all__ = [
+    "FeatureQueue",
+    "MomentumTeacher",
+    "clip_loss",
+    "cosine_similarity",
+    "info_nce",
+    "normalize",
+    "nt_xent",
+    "other_view_mask",
+    "reduce",
+    "regression_loss",
+    "same_label_mask",
+    "self_mask",
+    "softmax_contrast",
+    "sup_con",
+]

@@ -1,0 +1,285 @@
+r"""One softmax contrast, and the losses that are it with other masks.
+
+Take a table of scaled similarities :math:`s_{ij}/\tau` (the *logits*), one row an anchor. Row by row, name the
+positives :math:`P(i)` and the candidates :math:`A(i) \supseteq P(i)`. Then
+
+.. math::
+    \ell_i = -\frac{1}{|P(i)|}\sum_{p\in P(i)}
+             \log\frac{e^{s_{ip}/\tau}}{\sum_{a\in A(i)} e^{s_{ia}/\tau}}
+
+asks: among these candidates, how surprising is it that the positives are the right ones? InfoNCE, NT-Xent, SupCon and
+CLIP differ only in who is an anchor and what the two masks say:
+
+=============  ==========================  ===========================  ==================================
+loss           anchors                     positives                    candidates
+=============  ==========================  ===========================  ==================================
+``info_nce``   queries                     the query's own key          its key and the negatives
+``nt_xent``    both views of all samples   the other view               everything but the anchor itself
+``sup_con``    all embeddings              same label, not itself       everything but the anchor itself
+``clip_loss``  images, then captions       the own caption (or image)   all captions (or images)
+=============  ==========================  ===========================  ==================================
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from .checks import (
+    check_batch,
+    check_choice,
+    check_embeddings,
+    check_labels,
+    check_mask,
+    check_positive,
+    check_same_shape,
+    check_same_width,
+)
+from .similarity import normalize, other_view_mask, same_label_mask, self_mask
+
+__all__ = ["clip_loss", "info_nce", "nt_xent", "reduce", "softmax_contrast", "sup_con"]
+
+REDUCTIONS = ("mean", "sum", "none")
+
+
+def softmax_contrast(
+    logits: Tensor,
+    positives: Tensor,
+    candidates: Tensor | None = None,
+    *,
+    variant: str = "out",
+    reduction: str = "mean",
+) -> Tensor:
+    r"""Cross-entropy of the positives among the candidates, row by row.
+
+    Args:
+        logits: ``(n, m)`` floating, similarity divided by temperature.
+        positives: ``(n, m)`` boolean, at least one true entry a row.
+        candidates: ``(n, m)`` boolean, the terms of the denominator; contains the positives. None means all.
+        variant: with several positives, where their mean stands: ``"out"`` averages the log-probabilities,
+            ``"in"`` takes the logarithm of the average probability. By Jensen's inequality ``in <= out``.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the n anchors.
+
+    Returns:
+        Scalar, or ``(n,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError: ``logits`` not floating, masks not boolean.
+        ValueError: shapes differ, NaN, a row without a positive, a positive that is no candidate.
+
+    Source:
+        Khosla et al., Supervised Contrastive Learning (2020), equations 2 (out) and 3 (in).
+    """
+    check_embeddings(logits=logits)
+    check_mask(positives, tuple(logits.shape), name="positives")
+    check_choice(("out", "in"), variant=variant)
+    check_choice(REDUCTIONS, reduction=reduction)
+    if candidates is not None:
+        check_mask(candidates, tuple(logits.shape), name="candidates")
+    _check_positives(positives, candidates)
+
+    if candidates is not None:
+        logits = logits.masked_fill(~candidates, -math.inf)  # leaves the softmax exactly, at any temperature
+    log_p = F.log_softmax(logits, dim=1)  # (n, m)
+    count = positives.sum(1).to(log_p.dtype)  # (n,)
+    if variant == "out":
+        loss = -log_p.masked_fill(~positives, 0.0).sum(1) / count
+    else:
+        loss = count.log() - log_p.masked_fill(~positives, -math.inf).logsumexp(1)
+    return reduce(loss, reduction)
+
+
+def info_nce(
+    query: Tensor,
+    positive: Tensor,
+    negatives: Tensor | None = None,
+    temperature: float | Tensor = 0.1,
+    *,
+    reduction: str = "mean",
+) -> Tensor:
+    r"""InfoNCE: find the query's own key among the candidates.
+
+    .. math::
+        \ell_i = -\log\frac{e^{q_i\cdot k_i/\tau}}{e^{q_i\cdot k_i/\tau} + \sum_j e^{q_i\cdot n_{j}/\tau}}
+
+    Args:
+        query: ``(n, d)`` anchors, any scale (they are normalized here).
+        positive: ``(n, d)``, row i belongs to query i.
+        negatives: ``(k, d)`` shared by all queries (a queue), ``(n, k, d)`` own to each query, or None: then the
+            positives of the other rows serve as negatives.
+        temperature: :math:`\tau > 0`.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"``.
+
+    Returns:
+        Scalar, or ``(n,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes do not fit, a single row without ``negatives``, NaN, temperature not positive.
+
+    Source:
+        van den Oord et al., Representation Learning with Contrastive Predictive Coding (2018), equation 4;
+        with a queue: He et al., Momentum Contrast (2020), equation 1.
+    """
+    check_embeddings(query=query, positive=positive)
+    check_same_shape(query=query, positive=positive)
+    check_positive(temperature=temperature)
+    q, k = normalize(query), normalize(positive)
+    if negatives is None:
+        check_batch(len(q), 2, name="query", why="to have a negative (or pass negatives)")
+        logits = q @ k.mT / temperature  # (n, n), the positive on the diagonal
+        return softmax_contrast(logits, self_mask(len(q), q.device), reduction=reduction)
+
+    check_embeddings(negatives=negatives, ndim=3 if negatives.ndim == 3 else 2)
+    check_same_width(query=query, negatives=negatives)
+    if negatives.ndim == 3 and len(negatives) != len(query):
+        raise ValueError(
+            f"negatives: expected one set for each of {len(query)} queries, got {len(negatives)}"
+        )
+    own = (q * k).sum(1, keepdim=True)  # (n, 1)
+    others = (
+        (normalize(negatives) @ q[..., None]).squeeze(-1)
+        if negatives.ndim == 3
+        else q @ normalize(negatives).mT
+    )
+    logits = torch.cat([own, others], 1) / temperature  # (n, 1 + k)
+    positives = torch.zeros_like(logits, dtype=torch.bool)
+    positives[:, 0] = True
+    return softmax_contrast(logits, positives, reduction=reduction)
+
+
+def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean") -> Tensor:
+    r"""NT-Xent, the loss of SimCLR: each of the 2N embeddings looks for its other view among the 2N - 1 others.
+
+    A collapsed batch (all embeddings equal) has the value :math:`\log(2N-1)` at every temperature: a fair guess among
+    2N - 1 candidates.
+
+    Args:
+        z1: ``(N, d)`` first views, any scale (normalized here).
+        z2: ``(N, d)`` second views; row i belongs to row i of ``z1``.
+        temperature: :math:`\tau > 0`; SimCLR uses 0.5 on CIFAR-10 and 0.1 on ImageNet.
+        reduction: over the 2N anchors, first views first.
+
+    Returns:
+        Scalar, or ``(2N,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, fewer than two samples, NaN, temperature not positive.
+
+    Source:
+        Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (2020), equation 1.
+    """
+    check_embeddings(z1=z1, z2=z2)
+    check_same_shape(z1=z1, z2=z2)
+    check_positive(temperature=temperature)
+    check_batch(len(z1), 2, name="z1", why="to have a negative")
+    n = len(z1)
+    z = normalize(torch.cat([z1, z2]))  # (2N, d)
+    logits = z @ z.mT / temperature  # (2N, 2N)
+    return softmax_contrast(
+        logits, other_view_mask(n, z.device), candidates=~self_mask(2 * n, z.device), reduction=reduction
+    )
+
+
+def sup_con(
+    z: Tensor,
+    labels: Tensor,
+    temperature: float | Tensor = 0.1,
+    *,
+    variant: str = "out",
+    reduction: str = "mean",
+) -> Tensor:
+    r"""SupCon: every other embedding with the anchor's label is a positive.
+
+    With two views stack both, ``sup_con(torch.cat([z1, z2]), torch.cat([labels, labels]))``; then every anchor has at
+    least its other view. With all labels distinct this *is* NT-Xent.
+
+    Args:
+        z: ``(m, d)`` embeddings, any scale (normalized here).
+        labels: ``(m,)`` integer labels.
+        temperature: :math:`\tau > 0`.
+        variant: ``"out"`` (mean outside the logarithm, the authors' choice) or ``"in"``.
+        reduction: over the m anchors.
+
+    Returns:
+        Scalar, or ``(m,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: shapes do not fit, NaN, temperature not positive, or a label that occurs only once.
+
+    Source:
+        Khosla et al., Supervised Contrastive Learning (2020), equations 2 and 3. Their released code multiplies the
+        result by temperature / base temperature (0.07 by default); here that factor is 1.
+    """
+    check_embeddings(z=z)
+    check_labels(labels, len(z))
+    check_positive(temperature=temperature)
+    itself = self_mask(len(z), z.device)
+    positives = same_label_mask(labels) & ~itself
+    if not torch.compiler.is_compiling() and not positives.any(1).all():
+        alone = int(labels[~positives.any(1)][0])
+        raise ValueError(
+            f"labels: every label must occur at least twice, {alone} occurs once; pass two views of each"
+        )
+    z = normalize(z)
+    return softmax_contrast(
+        z @ z.mT / temperature, positives, candidates=~itself, variant=variant, reduction=reduction
+    )
+
+
+def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
+    r"""CLIP: image i finds caption i among all captions, caption i finds image i among all images; the mean of both.
+
+    The temperature is learned through its logarithm, :math:`s = e^{t} = 1/\tau`.
+
+    Args:
+        image: ``(N, d)`` image embeddings, any scale (normalized here).
+        text: ``(N, d)`` caption embeddings, row i belongs to image i.
+        log_scale: :math:`t`, a number or a 0-d tensor (a parameter). CLIP starts it at log(1/0.07) and keeps it below
+            log(100) by clamping after each optimizer step, which is not part of the loss.
+
+    Returns:
+        Scalar. A single pair gives 0: there is nothing to confuse it with.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, NaN, or ``log_scale`` not finite.
+
+    Source:
+        Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021), figure 3.
+    """
+    check_embeddings(image=image, text=text)
+    check_same_shape(image=image, text=text)
+    log_scale = torch.as_tensor(log_scale, dtype=image.dtype, device=image.device)
+    check_embeddings(ndim=0, log_scale=log_scale)
+    logits = log_scale.exp() * (normalize(image) @ normalize(text).mT)  # (N, N)
+    own = self_mask(len(image), image.device)
+    return (softmax_contrast(logits, own) + softmax_contrast(logits.mT, own)) / 2
+
+
+def reduce(loss: Tensor, reduction: str) -> Tensor:
+    """Mean, sum or nothing over the anchors, as in ``torch.nn.functional``.
+
+    Raises:
+        ValueError: ``reduction`` is not ``"mean"``, ``"sum"`` or ``"none"``.
+    """
+    check_choice(REDUCTIONS, reduction=reduction)
+    if reduction == "none":
+        return loss
+    return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def _check_positives(positives: Tensor, candidates: Tensor | None) -> None:
+    if torch.compiler.is_compiling():
+        return
+    if not positives.any(1).all():
+        row = int((~positives.any(1)).nonzero()[0])
+        raise ValueError(f"positives: every row needs at least one true entry, row {row} has none")
+    if candidates is not None and (positives & ~candidates).any():
+        row, column = (positives & ~candidates).nonzero()[0].tolist()
+        raise ValueError(f"candidates: must contain every positive, entry ({row}, {column}) is missing")
