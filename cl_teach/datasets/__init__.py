@@ -1,0 +1,30 @@
+"""Small data sets, all through the same call: ``name(split="train", *, root=None, device=None) -> ImageSet``.
+
+| call | what | where from |
+| --- | --- | --- |
+| `fashion_mnist` | 10,000 + 2,000 garments, 28x28 gray | ships with `cl_teach`; ``full=True`` downloads
+60,000 + 10,000 | | `cifar10` | 50,000 + 10,000 photographs, 32x32 color | a folder, or torchvision's download
+| | `digits` | 1,442 + 355 handwritten digits, 8x8 gray | scikit-learn | | `sprites` | drawn objects with
+independent factors | generated | | `gaussian_views` | feature vectors of two views with known moments |
+generated |
+"""
+
+from .cifar import cifar10
+from .common import ImageSet
+from .digits import digits
+from .fashion import fashion_mnist
+from .gaussian import GaussianViews, gaussian_moments, gaussian_views
+from .sprites import SPRITE_FACTORS, Sprites, sprites
+
+__all__ = [
+    "SPRITE_FACTORS",
+    "GaussianViews",
+    "ImageSet",
+    "Sprites",
+    "cifar10",
+    "digits",
+    "fashion_mnist",
+    "gaussian_moments",
+    "gaussian_views",
+    "sprites",
+]

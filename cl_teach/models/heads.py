@@ -1,0 +1,68 @@
+"""The small networks on top of an encoder: projection and prediction heads."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from .encoders import MLP, check_width
+
+__all__ = ["PredictionHead", "ProjectionHead"]
+
+
+class ProjectionHead(nn.Module):
+    """Map features to the embeddings that a contrastive loss compares; thrown away after training.
+
+    Args:
+        in_dim: width of the features.
+        out_dim: width of the embeddings.
+        hidden: width of the hidden layers.
+        layers: number of linear layers; 1 is a linear head.
+
+    Shape:
+        ``(n, in_dim)`` to ``(n, out_dim)``, not normalized.
+
+    Raises:
+        ValueError: a size below 1; at a call, features of another shape.
+
+    Source: SimCLR (Chen, Kornblith, Norouzi, Hinton 2020), section 4.2; batch normalization in the hidden
+        layers as
+    in BYOL (Grill et al. 2020), section 3.3.
+    """
+
+    def __init__(self, in_dim: int, out_dim: int = 64, hidden: int = 128, layers: int = 2) -> None:
+        super().__init__()
+        if layers < 1:
+            raise ValueError(f"layers: expected at least 1, got {layers}")
+        self.mlp = MLP([in_dim, *[hidden] * (layers - 1), out_dim])
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Project ``(n, in_dim)`` to ``(n, out_dim)``."""
+        check_width(features, self.mlp.sizes[0], "features")
+        return self.mlp(features)
+
+
+class PredictionHead(nn.Module):
+    """Predict the embedding of the other view from that of this one (BYOL, SimSiam).
+
+    Args:
+        dim: width of the embeddings.
+        hidden: width of the hidden layer, by default half of ``dim``: SimSiam's bottleneck is a quarter of
+            the width.
+
+    Shape:
+        ``(n, dim)`` to ``(n, dim)``.
+
+    Raises:
+        ValueError: a size below 1; at a call, embeddings of another shape.
+
+    Source: SimSiam (Chen and He 2021), section 3; BYOL (Grill et al. 2020), section 3.3.
+    """
+
+    def __init__(self, dim: int, hidden: int | None = None) -> None:
+        super().__init__()
+        self.mlp = MLP([dim, max(1, dim // 2) if hidden is None else hidden, dim])
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """Predict ``(n, dim)`` from ``(n, dim)``."""
+        check_width(embeddings, self.mlp.sizes[0], "embeddings")
+        return self.mlp(embeddings)

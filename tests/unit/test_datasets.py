@@ -1,0 +1,416 @@
+"""Data sets: the promised shapes, always the same content, and clear words when something is missing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import urllib.error
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from cl_teach.datasets import (
+    SPRITE_FACTORS,
+    cifar10,
+    common,
+    digits,
+    fashion,
+    fashion_mnist,
+    gaussian_moments,
+    gaussian_views,
+    sprites,
+)
+from cl_teach.datasets.common import data_root
+
+REPOSITORY = Path(__file__).parents[2]
+
+
+def assert_is_image_set(data, n, channels, size, classes=10):
+    assert data.images.shape == (n, channels, size, size)
+    assert data.images.dtype == torch.float32 and data.labels.dtype == torch.int64
+    assert data.images.min() == 0 and data.images.max() == 1
+    assert data.images.is_contiguous()
+    assert data.labels.shape == (n,)
+    assert len(data.classes) == classes
+    assert data.labels.unique().tolist() == list(range(classes))
+
+
+class TestFashionMnist:
+    def test_embedded_subset_has_the_promised_shapes_and_is_balanced(self):
+        for split, n in (("train", 10_000), ("test", 2_000)):
+            data = fashion_mnist(split)
+            assert_is_image_set(data, n, 1, 28)
+            assert data.labels.bincount().tolist() == [n // 10] * 10
+
+    def test_classes_are_mixed_so_that_a_slice_is_a_fair_sample(self):
+        counts = fashion_mnist("train").labels[:1000].bincount(minlength=10)
+        assert counts.min() > 60 and counts.max() < 140
+
+    def test_labels_belong_to_the_images(self):
+        # Trousers leave the corners dark and have a gap; bags fill the picture: known means of the classes.
+        data = fashion_mnist("test")
+        brightness = torch.stack([data.images[data.labels == k].mean() for k in range(10)])
+        assert data.classes[int(brightness.argmin())] == "Sandal"
+        assert brightness[data.classes.index("Pullover")] > 1.5 * brightness[data.classes.index("Trouser")]
+
+    def test_no_test_image_is_a_training_image(self):
+        train = {image.numpy().tobytes() for image in fashion_mnist("train").images}
+        assert not any(image.numpy().tobytes() in train for image in fashion_mnist("test").images)
+
+    def test_content_is_the_documented_one(self):
+        readme = (REPOSITORY / "data" / "README.md").read_text(encoding="utf-8")
+        assert hashlib.sha256(fashion.SUBSET.read_bytes()).hexdigest() == fashion.SUBSET_SHA256
+        assert fashion.SUBSET_SHA256 in readme
+        with np.load(fashion.SUBSET) as arrays:
+            content = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
+        assert content in readme
+        assert f"{fashion.SUBSET.stat().st_size:,} bytes" in readme
+
+    def test_damaged_file_is_named_with_both_checksums(self, tmp_path, monkeypatch):
+        damaged = tmp_path / "subset.npz"
+        damaged.write_bytes(fashion.SUBSET.read_bytes()[:-1] + b"x")
+        monkeypatch.setattr(fashion, "SUBSET", damaged)
+        found = hashlib.sha256(damaged.read_bytes()).hexdigest()
+        with pytest.raises(RuntimeError) as error:
+            fashion_mnist()
+        for words in (str(damaged), fashion.SUBSET_SHA256, found, "Install cl_teach again"):
+            assert words in str(error.value)
+
+    def test_missing_file_is_named(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(fashion, "SUBSET", tmp_path / "nowhere.npz")
+        with pytest.raises(FileNotFoundError, match=r"nowhere.npz.*is missing.*Install cl_teach again"):
+            fashion_mnist()
+
+    def test_checksum_is_computed_once_a_process(self, monkeypatch):
+        calls = []
+        monkeypatch.setattr(fashion, "sha256", lambda path: calls.append(path) or fashion.SUBSET_SHA256)
+        fashion._verify.cache_clear()
+        fashion_mnist("test")
+        fashion_mnist("test")
+        assert len(calls) == 1
+        fashion._verify.cache_clear()
+
+    def test_full_set_offline_says_that_the_subset_needs_no_network(self, tmp_path, monkeypatch):
+        datasets = pytest.importorskip("torchvision.datasets")
+
+        def offline(*args, **kwargs):
+            raise urllib.error.URLError("no route to host")
+
+        monkeypatch.setattr(datasets, "FashionMNIST", offline)
+        with pytest.raises(RuntimeError) as error:
+            fashion_mnist(full=True, root=tmp_path)
+        for words in (str(tmp_path), "no route to host", "embedded subset", "fashion_mnist()"):
+            assert words in str(error.value)
+
+    def test_full_set_goes_through_torchvision(self, tmp_path, monkeypatch):
+        datasets = pytest.importorskip("torchvision.datasets")
+
+        class Fake:
+            def __init__(self, root, train, download):
+                assert root == tmp_path and download
+                self.data = torch.arange(2 * 28 * 28).reshape(2, 28, 28).remainder(256).to(torch.uint8)
+                self.targets, self.classes = torch.tensor([9, int(train)]), ["any"]
+
+        monkeypatch.setattr(datasets, "FashionMNIST", Fake)
+        data = fashion_mnist("train", full=True, root=tmp_path)
+        assert data.images.shape == (2, 1, 28, 28)
+        assert data.labels.tolist() == [9, 1]
+        torch.testing.assert_close(data.images[0, 0, 0, :3], torch.tensor([0, 1, 2]) / 255)
+
+    def test_without_torchvision_the_full_set_says_what_to_install(self, monkeypatch):
+        monkeypatch.setitem(__import__("sys").modules, "torchvision.datasets", None)
+        with pytest.raises(ImportError, match="pip install torchvision.*embedded subset"):
+            fashion_mnist(full=True)
+
+
+@pytest.mark.parametrize("load", [fashion_mnist, cifar10, digits])
+def test_unknown_split_is_refused(load):
+    with pytest.raises(ValueError, match="split: expected one of 'train', 'test', got 'validation'"):
+        load("validation")
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_tensors_land_on_the_wanted_device():
+    data = fashion_mnist("test", device="cuda")
+    assert data.images.is_cuda and data.labels.is_cuda
+    assert digits(device="cuda").images.is_cuda
+    assert sprites(3, device="cuda").images.is_cuda
+    assert gaussian_views(3, [1.0], device="cuda").view1.is_cuda
+
+
+def test_downloads_go_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.setenv("CL_TEACH_DATA", str(tmp_path))
+    assert data_root(None) == tmp_path
+    assert data_root("elsewhere") == Path("elsewhere")
+
+
+class TestDigits:
+    def test_split_is_fixed_stratified_and_complete(self):
+        train, test = digits("train"), digits("test")
+        assert_is_image_set(train, 1442, 1, 8)
+        assert_is_image_set(test, 355, 1, 8)
+        assert torch.equal(train.images, digits("train").images)
+        share = test.labels.bincount() / (train.labels.bincount() + test.labels.bincount())
+        assert share.min() > 0.18 and share.max() <= 0.2
+
+
+def write_pictures(folder: Path, images: dict[str, np.ndarray], labels: dict[str, list[int]]) -> None:
+    """Write images ``(n, 32, 32, 3)`` in the layout of the npm package: a row of 1,024 pixels an image."""
+    pillow = pytest.importorskip("PIL.Image")
+    for name, pixels in images.items():
+        pillow.fromarray(pixels.reshape(len(pixels), 1024, 3)).save(folder / f"{name}.png")
+    for name, values in labels.items():
+        (folder / f"{name}.json").write_text(json.dumps(values))
+
+
+class TestCifarFromLocalFolder:
+    def pixels(self, n: int, seed: int) -> np.ndarray:
+        return np.random.default_rng(seed).integers(0, 256, (n, 32, 32, 3), dtype=np.uint8)
+
+    def test_reads_rows_of_pixels_in_the_order_of_the_batches(self, tmp_path):
+        batches = {f"data_batch_{k}": self.pixels(3, k) for k in (1, 2, 10)}
+        test = self.pixels(2, 9)
+        write_pictures(
+            tmp_path,
+            {**batches, "test_batch": test},
+            {"train_lables": list(range(9)), "test_lables": [7, 3]},
+        )
+        data = cifar10("train", root=tmp_path)
+        expected = torch.from_numpy(np.concatenate(list(batches.values()))).permute(0, 3, 1, 2) / 255
+        torch.testing.assert_close(data.images, expected)
+        assert data.labels.tolist() == list(range(9))
+        assert data.classes[:2] == ("airplane", "automobile")
+        held_out = cifar10("test", root=tmp_path)
+        torch.testing.assert_close(held_out.images, torch.from_numpy(test).permute(0, 3, 1, 2) / 255)
+        assert held_out.images.is_contiguous() and held_out.labels.tolist() == [7, 3]
+
+    def test_accepts_the_usual_spelling_of_the_labels(self, tmp_path):
+        write_pictures(tmp_path, {"test_batch": self.pixels(2, 0)}, {"test_labels": [1, 2]})
+        assert cifar10("test", root=tmp_path).labels.tolist() == [1, 2]
+
+    def test_missing_labels_are_named(self, tmp_path):
+        write_pictures(tmp_path, {"test_batch": self.pixels(2, 0)}, {})
+        with pytest.raises(
+            FileNotFoundError, match=r"test_batch.png, but no test_lables.json or test_labels.json"
+        ):
+            cifar10("test", root=tmp_path)
+
+    @pytest.mark.parametrize(
+        ("labels", "message"),
+        [([1], "expected 2 labels, one an image, got 1"), ([1, 10], "expected labels 0 to 9")],
+    )
+    def test_wrong_labels_are_refused(self, tmp_path, labels, message):
+        write_pictures(tmp_path, {"test_batch": self.pixels(2, 0)}, {"test_lables": labels})
+        with pytest.raises(ValueError, match=message):
+            cifar10("test", root=tmp_path)
+
+    def test_other_pictures_are_refused(self, tmp_path):
+        pillow = pytest.importorskip("PIL.Image")
+        pillow.fromarray(np.zeros((4, 100, 3), dtype=np.uint8)).save(tmp_path / "test_batch.png")
+        with pytest.raises(ValueError, match="expected rows of 1024 pixels, got 100"):
+            cifar10("test", root=tmp_path)
+
+    def test_offline_without_files_says_what_to_do(self, tmp_path, monkeypatch):
+        datasets = pytest.importorskip("torchvision.datasets")
+
+        def offline(*args, **kwargs):
+            raise urllib.error.URLError("no route to host")
+
+        monkeypatch.setattr(datasets, "CIFAR10", offline)
+        with pytest.raises(
+            RuntimeError, match=r"could not be downloaded .*no route to host.*root=.*sprites\(\)"
+        ):
+            cifar10(root=tmp_path)
+
+
+class TestSprites:
+    def test_has_the_promised_shapes(self):
+        data = sprites(50, seed=1)
+        assert data.images.shape == (50, 3, 32, 32) and data.images.dtype == torch.float32
+        assert data.images.min() >= 0 and data.images.max() <= 1
+        assert data.factors.keys() == SPRITE_FACTORS.keys() == data.names.keys()
+        for name, values in data.factors.items():
+            assert values.shape == (50,) and values.dtype == torch.int64
+            assert values.max() < len(data.names[name])
+        assert data.latents.keys() == {"x", "y", "radius", "brightness"}
+        assert sprites(4, size=48).images.shape == (4, 3, 48, 48)
+
+    def test_seed_decides_everything(self):
+        assert torch.equal(sprites(20, seed=5).images, sprites(20, seed=5).images)
+        assert not torch.equal(sprites(20, seed=5).images, sprites(20, seed=6).images)
+
+    def test_factors_are_independent_and_uniform(self):
+        stats = pytest.importorskip("scipy.stats")
+        n = 20_000
+        factors = sprites(n, size=16, noise=0).factors
+        names = list(factors)
+        for i, name in enumerate(names):
+            count = len(SPRITE_FACTORS[name])
+            assert stats.chisquare(factors[name].bincount(minlength=count)).pvalue > 1e-4
+            for other in names[i + 1 :]:
+                width = len(SPRITE_FACTORS[other])
+                table = (factors[name] * width + factors[other]).bincount(minlength=count * width)
+                assert stats.chi2_contingency(table.reshape(count, width)).pvalue > 1e-4
+
+    def test_correlated_factor_follows_with_the_given_share(self):
+        n = 20_000
+        factors = sprites(n, size=16, noise=0, correlate={"color": ("shape", 0.9)}).factors
+        agree = (factors["color"] == factors["shape"]).float().mean()
+        assert abs(agree - (0.9 + 0.1 / 6)) < 0.01  # a free draw agrees by chance in one case of six
+        assert abs((factors["texture"] == factors["shape"]).float().mean() - 1 / 6) < 0.02
+
+    def test_share_one_ties_factors_of_different_counts(self):
+        factors = sprites(500, correlate={"texture": ("shape", 1.0)}).factors
+        assert torch.equal(factors["texture"], factors["shape"] % 5)
+
+    def test_fixing_a_factor_changes_nothing_else(self):
+        free = sprites(30, seed=2, noise=0)
+        red = sprites(30, seed=2, noise=0, fix={"color": "red"})
+        assert (red.factors["color"] == 0).all()
+        for name in ("shape", "texture", "column", "row", "size"):
+            assert torch.equal(free.factors[name], red.factors[name])
+        same = free.factors["color"] == 0
+        assert same.any() and torch.equal(free.images[same], red.images[same])
+        assert not torch.equal(free.images[~same], red.images[~same])
+
+    def test_the_same_objects_with_one_thing_changed(self):
+        first = sprites(30, seed=2, correlate={"color": ("shape", 0.5)})
+        again = sprites(30, seed=2, fix=first.factors)
+        assert torch.equal(first.images, again.images)
+
+    def test_latents_say_where_the_object_is(self):
+        data = sprites(200, seed=3, noise=0, fix={"shape": "circle", "texture": "plain", "size": "small"})
+        mass = data.images.sum(1) - data.images.sum(1).amin((1, 2), keepdim=True)  # (n, 32, 32), 0 outside
+        at = (2 * torch.arange(32) + 1) / 32 - 1
+        total = mass.sum((1, 2))
+        torch.testing.assert_close((mass.sum(1) @ at) / total, data.latents["x"], atol=0.01, rtol=0)
+        torch.testing.assert_close((mass.sum(2) @ at) / total, data.latents["y"], atol=0.01, rtol=0)
+        assert (data.latents["x"][data.factors["column"] == 0] < -0.2).all()
+        assert (data.latents["y"][data.factors["row"] == 2] > 0.2).all()
+
+    def test_color_is_what_it_is_called(self):
+        names = SPRITE_FACTORS["color"]
+        data = sprites(6, noise=0, fix={"color": torch.arange(6), "shape": "circle", "texture": "plain"})
+        peak = data.images.amax((2, 3)) > 0.6  # which of red, green and blue are strong
+        expected = {"red": [1, 0, 0], "yellow": [1, 1, 0], "green": [0, 1, 0]} | {
+            "cyan": [0, 1, 1],
+            "blue": [0, 0, 1],
+            "magenta": [1, 0, 1],
+        }
+        assert peak.int().tolist() == [expected[name] for name in names]
+
+    def test_every_pair_of_values_of_a_factor_looks_different(self):
+        plain = {"shape": 0, "color": 0, "texture": 0, "column": 1, "row": 1, "size": 2}
+        for name, values in SPRITE_FACTORS.items():
+            count = len(values)
+            images = sprites(
+                count, noise=0, jitter=0, fix={**plain, name: torch.arange(count)}
+            ).images.flatten(1)
+            distance = torch.cdist(images, images) + 99 * torch.eye(count)
+            assert distance.min() > 2.0, name
+
+    def test_shapes_cover_about_the_same_area(self):
+        data = sprites(
+            6,
+            noise=0,
+            jitter=0,
+            fix={"shape": torch.arange(6), "color": 0, "texture": 0, "size": 2, "row": 1},
+        )
+        area = (data.images[:, 0] > 0.5).float().mean((1, 2))
+        assert area.max() / area.min() < 1.4
+
+    def test_noise_has_the_given_level(self):
+        clean, noisy = sprites(100, seed=1, noise=0), sprites(100, seed=1, noise=0.02)
+        assert abs((noisy.images - clean.images).std() - 0.02) < 0.002
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ({"n": 0}, "n: expected at least 1"),
+            ({"size": 8}, "size: expected at least 16 pixels"),
+            ({"fix": {"hue": 1}}, r"fix\['hue'\]: expected one of 'shape'"),
+            ({"fix": {"color": "beige"}}, r"fix\['color'\]: expected one of 'red'"),
+            ({"fix": {"color": 6}}, r"fix\['color'\]: expected a number in \[0, 5\], got 6"),
+            ({"fix": {"color": torch.zeros(3)}}, r"fix\['color'\]: expected int64"),
+            ({"correlate": {"color": ("form", 0.5)}}, r"correlate\['color'\]\[0\]: expected one of"),
+            ({"correlate": {"color": ("shape", 1.5)}}, r"correlate\['color'\]\[1\]"),
+            ({"correlate": {"color": ("color", 0.5)}}, "must be a factor that is not correlated itself"),
+            ({"correlate": {"color": ("shape", 0.5)}, "fix": {"color": 1}}, "fixed already"),
+            ({"noise": -0.1}, "noise"),
+        ],
+    )
+    def test_names_the_bad_argument(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            sprites(**{"n": 4, **arguments})
+
+
+class TestGaussianViews:
+    strengths, augmentation, noise = (2.0, 1.0, 0.5), (0.1, 0.5, 1.0), 0.25
+
+    def views(self, n: int, **arguments):
+        return gaussian_views(n, self.strengths, self.augmentation, self.noise, **arguments)
+
+    def test_moments_match_the_closed_form_within_monte_carlo_error(self):
+        n = 100_000
+        data = self.views(n, dim=5, rotate=True, dtype=torch.float64)
+        moment, cross = gaussian_moments(self.strengths, self.augmentation, self.noise, data.features)
+        pairs = (
+            (data.view1, data.view1, moment),
+            (data.view2, data.view2, moment),
+            (data.view1, data.view2, cross),
+        )
+        for a, b, expected in pairs:
+            products = a[:, :, None] * b[:, None, :]  # (n, 5, 5)
+            error = products.std(0) / n**0.5
+            assert ((products.mean(0) - expected).abs() < 5 * error).all()
+
+    def test_moments_along_the_axes_are_the_written_ones(self):
+        moment, cross = gaussian_moments(self.strengths, self.augmentation, self.noise)
+        torch.testing.assert_close(moment, torch.tensor([4.25, 1.25, 0.5]).double().diag())
+        torch.testing.assert_close(cross, torch.tensor([3.6, 0.5, 0.0]).double().diag())
+
+    def test_signs_change_in_half_of_the_drawn_anew(self):
+        data = self.views(50_000)
+        changed = (data.signs1 != data.signs2).float().mean(0)
+        torch.testing.assert_close(changed, torch.tensor([0.05, 0.25, 0.5]), atol=0.01, rtol=0)
+
+    def test_without_noise_the_view_is_the_signed_sum_of_its_features(self):
+        data = gaussian_views(20, self.strengths, 0.0, rotate=True, dim=4)
+        torch.testing.assert_close(data.view1, (data.signs1 * torch.tensor(self.strengths)) @ data.features.T)
+        assert torch.equal(data.view1, data.view2)
+        torch.testing.assert_close(data.features.T @ data.features, torch.eye(3), atol=1e-6, rtol=0)
+
+    def test_seed_decides_the_draws_and_n_not_the_features(self):
+        assert torch.equal(self.views(10, seed=1).view2, self.views(10, seed=1).view2)
+        assert not torch.equal(self.views(10, seed=1).view2, self.views(10, seed=2).view2)
+        assert torch.equal(self.views(10, rotate=True).features, self.views(20, rotate=True).features)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ((0, [1.0]), "n: expected at least 1"),
+            ((5, [-1.0]), "strengths"),
+            ((5, [1.0], [1.5]), "augmentation"),
+            ((5, [1.0, 2.0], [0.1]), "strengths, augmentation: expected equal shapes"),
+            ((5, [1.0], 0.1, -1.0), "noise"),
+            ((5, []), "strengths"),
+        ],
+    )
+    def test_names_the_bad_argument(self, arguments, message):
+        with pytest.raises(ValueError, match=message):
+            gaussian_views(*arguments)
+
+    def test_needs_a_direction_a_feature(self):
+        with pytest.raises(ValueError, match="dim: expected at least 2"):
+            gaussian_views(5, [1.0, 2.0], dim=1)
+        with pytest.raises(ValueError, match="features: expected 2 columns"):
+            gaussian_moments([1.0, 2.0], features=torch.eye(3))
+
+
+def test_checksum_is_that_of_the_standard_tool(tmp_path):
+    (tmp_path / "a").write_bytes(b"abc")
+    known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert common.sha256(tmp_path / "a") == known
