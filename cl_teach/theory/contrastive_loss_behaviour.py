@@ -1,0 +1,311 @@
+r"""Understanding the Behaviour of Contrastive Loss. Feng Wang, Huaping Liu; CVPR 2021; https://arxiv.org/abs/2012.09740.
+
+For anchors :math:`f_i` and keys :math:`g_j` with similarities :math:`s_{ij} = \hat f_i^\top \hat g_j` the softmax loss
+
+.. math::
+    L_i = -\log P_{ii}, \qquad P_{ij} = \frac{e^{s_{ij}/\tau}}{\sum_k e^{s_{ik}/\tau}}
+
+pushes negative :math:`j` with the force :math:`\partial L_i/\partial s_{ij} = P_{ij}/\tau` and pulls the positive with
+the sum of all pushes. What each negative gets of that sum is the *relative penalty*
+
+.. math::
+    r_{ij} = \frac{e^{s_{ij}/\tau}}{\sum_{k\ne i} e^{s_{ik}/\tau}},
+
+a Boltzmann distribution over the negatives with temperature :math:`\tau`. What changes and why: nothing is added to the
+loss; it is taken apart. Small :math:`\tau` spends the push on the nearest neighbors, large :math:`\tau` spreads it evenly,
+and two variants make the point by replacing the softmax's choice of negatives with an explicit one (`hard`) or none at all
+(`simple`).
+
+Paper versus code. No official code was found. (1) The upper-:math:`\alpha` quantile is read as "keep the
+:math:`K=\lceil\alpha(N-1)\rceil` hardest negatives, ties at the threshold included", and the threshold is a constant for
+the gradient. (2) The penalty is computed as a softmax over negatives, never as a quotient of two gradients, which is 0/0
+for well separated anchors at small :math:`\tau`. (3) The weight of the simple losses is not known from the paper; here it
+is an argument without a default.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.checks import (
+    check_batch,
+    check_embeddings,
+    check_in_range,
+    check_labels,
+    check_positive,
+    check_same_shape,
+)
+from ..core.contrast import reduce, softmax_contrast
+from ..core.similarity import cosine_similarity, same_label_mask, self_mask
+
+__all__ = [
+    "ContrastTerms",
+    "contrast_terms",
+    "entropy_slope",
+    "hard_contrastive_loss",
+    "hardest_negatives",
+    "high_temperature_limit",
+    "literal_tolerance",
+    "low_temperature_limit",
+    "penalty_entropy",
+    "relative_penalty",
+    "simple_loss",
+    "simple_terms",
+]
+
+
+class ContrastTerms(NamedTuple):
+    """The softmax loss taken apart; ``n`` anchors against ``n`` keys, positives on the diagonal.
+
+    Attributes:
+        loss: ``(n,)`` loss of each anchor.
+        probability: ``(n, n)`` softmax over the kept keys, :math:`P_{ij}`; 0 at discarded negatives.
+        penalty: ``(n, n)`` relative penalty :math:`r_{ij}`; 0 on the diagonal and at discarded negatives.
+        threshold: ``(n,)`` smallest cosine among the kept negatives of each anchor, detached.
+    """
+
+    loss: Tensor
+    probability: Tensor
+    penalty: Tensor
+    threshold: Tensor
+
+
+def hardest_negatives(similarity: Tensor, alpha: float = 1.0) -> tuple[Tensor, Tensor]:
+    r"""Which negatives an anchor keeps: the upper :math:`\alpha` part by similarity.
+
+    Args:
+        similarity: ``(n, n)`` cosines, positives on the diagonal.
+        alpha: share of the negatives to keep, in (0, 1].
+
+    Returns:
+        ``(n, n)`` boolean mask, false on the diagonal, and the ``(n,)`` thresholds (detached cosines).
+
+    Raises:
+        TypeError: ``similarity`` is not floating.
+        ValueError: not square, fewer than two rows, NaN, ``alpha`` outside (0, 1].
+    """
+    n = _check_square(similarity)
+    check_positive(alpha=alpha)
+    check_in_range(0, 1, alpha=alpha)
+    kept = math.ceil(alpha * (n - 1) - 1e-9)  # the tiny number keeps 0.1 * 30 = 3.0000000000000004 at three
+    itself = self_mask(n, similarity.device)
+    negatives = similarity.detach().masked_fill(itself, -math.inf)
+    threshold = negatives.topk(kept, dim=1).values[:, -1]  # (n,)
+    return (negatives >= threshold[:, None]) & ~itself, threshold
+
+
+def contrast_terms(similarity: Tensor, temperature: float | Tensor, *, alpha: float = 1.0) -> ContrastTerms:
+    """The (hard) softmax loss of a similarity matrix, with everything a figure needs. See `ContrastTerms`.
+
+    Args:
+        similarity: ``(n, n)`` cosines, positives on the diagonal.
+        temperature: greater than 0.
+        alpha: share of the hardest negatives that is kept; 1 is the ordinary loss.
+
+    Raises:
+        TypeError: ``similarity`` is not floating.
+        ValueError: not square, fewer than two rows, NaN, temperature not positive, ``alpha`` outside (0, 1].
+    """
+    kept, threshold = hardest_negatives(similarity, alpha)
+    check_positive(temperature=temperature)
+    logits = similarity / temperature
+    positive = self_mask(len(similarity), similarity.device)
+    loss = softmax_contrast(logits, positive, candidates=kept | positive, reduction="none")
+    probability = logits.masked_fill(~(kept | positive), -math.inf).softmax(1)
+    return ContrastTerms(loss, probability, relative_penalty(similarity, temperature, kept), threshold)
+
+
+def hard_contrastive_loss(
+    anchors: Tensor, keys: Tensor, temperature: float | Tensor = 0.3, *, alpha: float, reduction: str = "mean"
+) -> Tensor:
+    r"""The softmax loss with only the hardest negatives in the denominator; ``alpha=1`` is InfoNCE.
+
+    .. math::
+        L_i = -\log\frac{e^{s_{ii}/\tau}}{e^{s_{ii}/\tau} + \sum_{k\ne i,\ s_{ik}\ge s_\alpha^{(i)}} e^{s_{ik}/\tau}}
+
+    Args:
+        anchors: ``(n, d)`` floating, any scale.
+        keys: ``(n, d)``; row i is the positive of anchor i, the other rows its negatives.
+        temperature: greater than 0.
+        alpha: share of the negatives kept, in (0, 1].
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the anchors.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, fewer than two rows, NaN, bad temperature or ``alpha``.
+
+    Source: Wang and Liu (2021), hard contrastive loss.
+    """
+    check_embeddings(anchors=anchors, keys=keys)
+    check_same_shape(anchors=anchors, keys=keys)
+    return reduce(contrast_terms(cosine_similarity(anchors, keys), temperature, alpha=alpha).loss, reduction)
+
+
+def simple_terms(similarity: Tensor, *, negative_weight: float, alpha: float = 1.0) -> ContrastTerms:
+    r"""The linear loss of a similarity matrix; its penalty is the same number for every kept negative.
+
+    Args:
+        similarity: ``(n, n)`` cosines, positives on the diagonal.
+        negative_weight: :math:`\lambda > 0`; 1/(n - 1) is the direction that the softmax loss takes for large temperature.
+        alpha: share of the hardest negatives that is kept.
+
+    Returns:
+        `ContrastTerms`; there is no softmax, so ``probability`` holds the plain weights: 1 on the diagonal, lambda at
+        kept negatives.
+
+    Raises:
+        TypeError: ``similarity`` is not floating.
+        ValueError: not square, fewer than two rows, NaN, weight not positive, ``alpha`` outside (0, 1].
+    """
+    kept, threshold = hardest_negatives(similarity, alpha)
+    check_positive(negative_weight=negative_weight)
+    penalty = negative_weight * kept.to(similarity.dtype)
+    loss = -similarity.diagonal() + (penalty * similarity).sum(1)
+    weights = penalty + self_mask(len(similarity), similarity.device)
+    return ContrastTerms(loss, weights, penalty, threshold)
+
+
+def simple_loss(
+    anchors: Tensor, keys: Tensor, *, negative_weight: float, alpha: float = 1.0, reduction: str = "mean"
+) -> Tensor:
+    r"""The contrastive loss without hardness: :math:`L_i = -s_{ii} + \lambda \sum_{j\ne i} s_{ij}`.
+
+    With ``alpha < 1`` only the hardest negatives are summed (the "hard simple" loss). If :math:`\lambda K \ge 1` for K
+    kept negatives that are closer to the anchor than its positive, the loss rewards collapse; watch the uniformity.
+
+    Args:
+        anchors: ``(n, d)`` floating, any scale.
+        keys: ``(n, d)``; row i is the positive of anchor i.
+        negative_weight: :math:`\lambda > 0`.
+        alpha: share of the negatives kept, in (0, 1].
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the anchors.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, fewer than two rows, NaN, weight not positive, bad ``alpha``.
+
+    Source: Wang and Liu (2021), simple and hard simple contrastive loss.
+    """
+    check_embeddings(anchors=anchors, keys=keys)
+    check_same_shape(anchors=anchors, keys=keys)
+    terms = simple_terms(cosine_similarity(anchors, keys), negative_weight=negative_weight, alpha=alpha)
+    return reduce(terms.loss, reduction)
+
+
+def relative_penalty(similarity: Tensor, temperature: float | Tensor, kept: Tensor | None = None) -> Tensor:
+    """The share of the repulsion that each negative receives, a softmax over the negatives of each row.
+
+    Args:
+        similarity: ``(n, n)`` cosines, positives on the diagonal.
+        temperature: greater than 0.
+        kept: ``(n, n)`` boolean, the negatives that take part; None means all.
+
+    Returns:
+        ``(n, n)``; rows sum to 1, the diagonal is 0.
+
+    Raises:
+        TypeError: ``similarity`` is not floating.
+        ValueError: not square, fewer than two rows, NaN, temperature not positive.
+    """
+    n = _check_square(similarity)
+    check_positive(temperature=temperature)
+    negatives = ~self_mask(n, similarity.device) if kept is None else kept
+    return (similarity / temperature).masked_fill(~negatives, -math.inf).softmax(1)
+
+
+def penalty_entropy(penalty: Tensor) -> Tensor:
+    """Entropy in nats of each row of relative penalties, with 0 log 0 = 0.
+
+    Args:
+        penalty: ``(n, m)``, rows summing to 1.
+
+    Returns:
+        ``(n,)`` between 0 (one negative takes all) and log of the number of negatives (all alike).
+    """
+    return torch.special.entr(penalty).sum(1)
+
+
+def entropy_slope(similarity: Tensor, temperature: float) -> Tensor:
+    r"""How fast the entropy of the penalty grows with temperature: :math:`dH/d\tau = \mathrm{Var}_r(s)/\tau^3`.
+
+    Args:
+        similarity: ``(n, n)`` cosines, positives on the diagonal.
+        temperature: greater than 0.
+
+    Returns:
+        ``(n,)``, never negative.
+    """
+    r = relative_penalty(similarity, temperature)
+    mean = (r * similarity).sum(1, keepdim=True)
+    return (r * (similarity - mean).square()).sum(1) / temperature**3
+
+
+def low_temperature_limit(similarity: Tensor, temperature: float) -> Tensor:
+    r"""The loss for :math:`\tau\to 0`: a triplet loss against the hardest negative, divided by the temperature.
+
+    .. math:: L_i \simeq \tfrac1\tau \max[\max_{k\ne i} s_{ik} - s_{ii},\ 0], \qquad \text{off by at most } \log n
+
+    Args:
+        similarity: ``(n, n)`` cosines, positives on the diagonal.
+        temperature: greater than 0.
+
+    Returns:
+        ``(n,)``.
+    """
+    n = _check_square(similarity)
+    hardest = similarity.masked_fill(self_mask(n, similarity.device), -math.inf).amax(1)
+    return (hardest - similarity.diagonal()).clamp_min(0) / temperature
+
+
+def high_temperature_limit(similarity: Tensor, temperature: float) -> Tensor:
+    r"""The loss for :math:`\tau\to\infty`: a constant plus the simple loss, up to :math:`O(\tau^{-2})`.
+
+    .. math:: L_i = \log n + \tfrac{n-1}{n\tau}\big[-s_{ii} + \tfrac1{n-1}\sum_{k\ne i} s_{ik}\big]
+
+    Args:
+        similarity: ``(n, n)`` cosines, positives on the diagonal.
+        temperature: greater than 0.
+
+    Returns:
+        ``(n,)``.
+    """
+    n = _check_square(similarity)
+    simple = simple_terms(similarity, negative_weight=1 / (n - 1)).loss
+    return math.log(n) + (n - 1) / (n * temperature) * simple
+
+
+def literal_tolerance(z: Tensor, labels: Tensor) -> Tensor:
+    r"""Tolerance as the formula is printed: the indicator of equal labels inside the mean over all distinct pairs.
+
+    Smaller than `cl_teach.evaluation.tolerance`, the mean *given* equal labels, by the share of such pairs. The book
+    reports the conditional form, which does not depend on the number of classes.
+
+    Args:
+        z: ``(n, d)`` floating, any scale.
+        labels: ``(n,)`` integers.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: fewer than two rows, NaN, shapes that do not fit.
+    """
+    check_embeddings(z=z)
+    check_batch(len(z), 2, name="z", why="to have a pair")
+    check_labels(labels, len(z))
+    same = same_label_mask(labels) & ~self_mask(len(z), z.device)
+    return (cosine_similarity(z, z) * same).sum() / (len(z) * (len(z) - 1))
+
+
+def _check_square(similarity: Tensor) -> int:
+    check_embeddings(similarity=similarity)
+    n, m = similarity.shape
+    if n != m:
+        raise ValueError(f"similarity: expected a square matrix, positives on the diagonal, got {(n, m)}")
+    check_batch(n, 2, name="similarity", why="to have a negative")
+    return n
