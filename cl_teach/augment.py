@@ -121,9 +121,7 @@ def random_resized_crop(
 
 
 @torch.no_grad()
-def horizontal_flip(
-    images: Tensor, probability: float = 0.5, *, generator: Generator | None = None
-) -> Tensor:
+def horizontal_flip(images: Tensor, probability: float = 0.5, *, generator: Generator | None = None) -> Tensor:
     """Mirror each image left to right with the given probability.
 
     Args:
@@ -258,9 +256,7 @@ def color_jitter(
 
 
 @torch.no_grad()
-def random_grayscale(
-    images: Tensor, probability: float = 0.2, *, generator: Generator | None = None
-) -> Tensor:
+def random_grayscale(images: Tensor, probability: float = 0.2, *, generator: Generator | None = None) -> Tensor:
     """Replace the three colors by their luma with the given probability.
 
     Args:
@@ -386,9 +382,7 @@ class Compose:
     def __init__(self, transforms: Sequence[Transform]) -> None:
         for position, transform in enumerate(transforms):
             if not callable(transform):
-                raise TypeError(
-                    f"transforms[{position}]: expected a callable, got {type(transform).__name__}"
-                )
+                raise TypeError(f"transforms[{position}]: expected a callable, got {type(transform).__name__}")
         self.transforms = tuple(transforms)
 
     def __call__(self, images: Tensor, generator: Generator | None = None) -> Tensor:
@@ -399,9 +393,7 @@ class Compose:
 
     def __repr__(self) -> str:
         """One line a transform, with its parameters."""
-        return "\n".join(
-            ["Compose(", *(f"    {_describe(transform)}," for transform in self.transforms), ")"]
-        )
+        return "\n".join(["Compose(", *(f"    {_describe(transform)}," for transform in self.transforms), ")"])
 
 
 def simclr_augment(
@@ -445,19 +437,13 @@ def simclr_augment(
     check_in_range(0, 1, flip=flip)
     stretch = (4 / 3) ** min(strength, 1.0)
 
-    transforms: list[Transform] = [
-        partial(random_resized_crop, scale=scale, ratio=(1 / stretch, stretch), flip=flip)
-    ]
+    transforms: list[Transform] = [partial(random_resized_crop, scale=scale, ratio=(1 / stretch, stretch), flip=flip)]
     if strength > 0 and channels == 1:
-        transforms.append(
-            partial(color_jitter, brightness=0.4 * strength, contrast=0.4 * strength, probability=0.8)
-        )
+        transforms.append(partial(color_jitter, brightness=0.4 * strength, contrast=0.4 * strength, probability=0.8))
     elif strength > 0:
         change, hue = 0.8 * strength, min(0.5, 0.2 * strength)
         transforms += [
-            partial(
-                color_jitter, brightness=change, contrast=change, saturation=change, hue=hue, probability=0.8
-            ),
+            partial(color_jitter, brightness=change, contrast=change, saturation=change, hue=hue, probability=0.8),
             partial(random_grayscale, probability=0.2 * min(strength, 1.0)),
         ]
     if blur > 0:

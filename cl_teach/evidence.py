@@ -103,9 +103,7 @@ class Record:
         return f"{sentence} {self.note}".rstrip()
 
 
-def paired_difference(
-    baseline: Sequence[float], method: Sequence[float], confidence: float = 0.95
-) -> Difference:
+def paired_difference(baseline: Sequence[float], method: Sequence[float], confidence: float = 0.95) -> Difference:
     """Mean of ``method - baseline`` and its Student t interval.
 
     The interval is exact when the paired differences are normal. If all differences are equal the interval
@@ -155,9 +153,7 @@ def verdict(difference: Difference, expected: str = "higher") -> str:
     return "holds" if (low > 0) == (expected == "higher") else "opposite"
 
 
-def compare(
-    baseline: Callable[[int], float], method: Callable[[int], float], seeds: Sequence[int]
-) -> PairedRuns:
+def compare(baseline: Callable[[int], float], method: Callable[[int], float], seeds: Sequence[int]) -> PairedRuns:
     """Run ``baseline(seed)`` and ``method(seed)`` for every seed; both return the metric.
 
     The result fits :func:`record`: ``record(slug, claim_id, ..., **compare(a, b, range(5))._asdict())``.
@@ -230,8 +226,7 @@ def record(
         raise ValueError(f"seeds: each may occur once, got {whole}")
     if not len(whole) == len(baseline) == len(method):
         raise ValueError(
-            "seeds, baseline and method: need equal lengths, got "
-            f"{len(whole)}, {len(baseline)} and {len(method)}"
+            f"seeds, baseline and method: need equal lengths, got {len(whole)}, {len(baseline)} and {len(method)}"
         )
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"seconds: needs a finite number >= 0, got {seconds}")
@@ -276,7 +271,11 @@ def load(slug: str, claim_id: str | None = None, *, root: Path | str | None = No
         KeyError: the slug has no record of that claim.
         ValueError: the file is not what :func:`record` writes.
     """
-    records = _read(_folder(root) / f"{slug}.json")
+    shipped = (
+        Path(__file__).parent / "records"
+    )  # an installed package brings the records that its release was made with
+    folder = shipped if root is None and repository_root() is None and shipped.is_dir() else _folder(root)
+    records = _read(folder / f"{slug}.json")
     if claim_id is None:
         return records
     for each in records:

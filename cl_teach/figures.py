@@ -274,8 +274,7 @@ def frames(
         raise ValueError("label: expected a name for the slider, got an empty text")
     texts = [value if isinstance(value, str) else value_format.format(value) for value in values]
     alts = [
-        alt(value) if callable(alt) else alt.replace("{value}", text)
-        for value, text in zip(values, texts, strict=True)
+        alt(value) if callable(alt) else alt.replace("{value}", text) for value, text in zip(values, texts, strict=True)
     ]
     if not all(isinstance(item, str) and item.strip() for item in alts):
         raise ValueError("alt: expected a sentence for every frame, got an empty one")
@@ -586,8 +585,7 @@ def image_grid(images: Tensor, titles: Sequence[str] | None = None, columns: int
         raise ValueError(f"images: expected (n, 1 or 3, h, w) or (n, h, w), got {tuple(images.shape)}")
     if pixels.min() < -1e-6 or pixels.max() > 1 + 1e-6:
         raise ValueError(
-            f"images: expected values in [0, 1], got [{pixels.min():.3g}, {pixels.max():.3g}]; "
-            "use .clamp(0, 1)"
+            f"images: expected values in [0, 1], got [{pixels.min():.3g}, {pixels.max():.3g}]; use .clamp(0, 1)"
         )
     n = len(pixels)
     if titles is not None and len(titles) != n:

@@ -131,13 +131,9 @@ def fit(
             module.parameters(), lr=learning_rate, weight_decay=weight_decay
         )
     else:
-        stepper = torch.optim.SGD(
-            module.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay
-        )
+        stepper = torch.optim.SGD(module.parameters(), lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
     steps = epochs * (len(tensors[0]) // batch_size)
-    rate = (
-        torch.optim.lr_scheduler.CosineAnnealingLR(stepper, max(steps, 1)) if schedule == "cosine" else None
-    )
+    rate = torch.optim.lr_scheduler.CosineAnnealingLR(stepper, max(steps, 1)) if schedule == "cosine" else None
     generator = torch.Generator(where).manual_seed(seed)
 
     losses: list[Tensor] = []

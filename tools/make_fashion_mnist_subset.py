@@ -49,9 +49,7 @@ def read_idx(path: Path) -> np.ndarray:
 
 def main() -> None:
     """Draw the subset and write it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path, help="folder with the four original .gz files")
     parser.add_argument("--target", type=Path, default=TARGET, help="the file to write")
     arguments = parser.parse_args()

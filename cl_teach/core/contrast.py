@@ -136,15 +136,9 @@ def info_nce(
     check_embeddings(negatives=negatives, ndim=3 if negatives.ndim == 3 else 2)
     check_same_width(query=query, negatives=negatives)
     if negatives.ndim == 3 and len(negatives) != len(query):
-        raise ValueError(
-            f"negatives: expected one set for each of {len(query)} queries, got {len(negatives)}"
-        )
+        raise ValueError(f"negatives: expected one set for each of {len(query)} queries, got {len(negatives)}")
     own = (q * k).sum(1, keepdim=True)  # (n, 1)
-    others = (
-        (normalize(negatives) @ q[..., None]).squeeze(-1)
-        if negatives.ndim == 3
-        else q @ normalize(negatives).mT
-    )
+    others = (normalize(negatives) @ q[..., None]).squeeze(-1) if negatives.ndim == 3 else q @ normalize(negatives).mT
     logits = torch.cat([own, others], 1) / temperature  # (n, 1 + k)
     positives = torch.zeros_like(logits, dtype=torch.bool)
     positives[:, 0] = True
@@ -223,13 +217,9 @@ def sup_con(
     positives = same_label_mask(labels) & ~itself
     if not torch.compiler.is_compiling() and not positives.any(1).all():
         alone = int(labels[~positives.any(1)][0])
-        raise ValueError(
-            f"labels: every label must occur at least twice, {alone} occurs once; pass two views of each"
-        )
+        raise ValueError(f"labels: every label must occur at least twice, {alone} occurs once; pass two views of each")
     z = normalize(z)
-    return softmax_contrast(
-        z @ z.mT / temperature, positives, candidates=~itself, variant=variant, reduction=reduction
-    )
+    return softmax_contrast(z @ z.mT / temperature, positives, candidates=~itself, variant=variant, reduction=reduction)
 
 
 def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:

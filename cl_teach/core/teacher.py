@@ -47,9 +47,7 @@ class MomentumTeacher(nn.Module):
         """
         mine, theirs = dict(self.network.named_parameters()), dict(student.named_parameters())
         if {k: v.shape for k, v in mine.items()} != {k: v.shape for k, v in theirs.items()}:
-            raise ValueError(
-                "student: its parameters differ in name or shape from those the teacher was made from"
-            )
+            raise ValueError("student: its parameters differ in name or shape from those the teacher was made from")
         for name, parameter in mine.items():
             parameter.lerp_(theirs[name].to(parameter), 1 - self.momentum)
         for mine_b, theirs_b in zip(self.network.buffers(), student.buffers(), strict=True):

@@ -78,7 +78,6 @@ def through_torchvision(
         data = make(folder, train=split == "train", download=True)
     except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError
         raise RuntimeError(
-            f"{name} is not in {folder} and could not be downloaded "
-            f"({type(error).__name__}: {error}). {instead}"
+            f"{name} is not in {folder} and could not be downloaded ({type(error).__name__}: {error}). {instead}"
         ) from error
     return np.asarray(data.data), data.targets, tuple(data.classes)

@@ -155,9 +155,7 @@ def _draw_factors(
             raise ValueError(f"correlate[{name!r}]: the factor is fixed already")
         if other == name or other in correlate:
             raise ValueError(f"correlate[{name!r}]: {other!r} must be a factor that is not correlated itself")
-        factors[name] = torch.where(
-            chances[name] < share, factors[other] % len(SPRITE_FACTORS[name]), factors[name]
-        )
+        factors[name] = torch.where(chances[name] < share, factors[other] % len(SPRITE_FACTORS[name]), factors[name])
     return factors
 
 
@@ -168,9 +166,7 @@ def _fixed(name: str, value: int | str | Tensor, n: int) -> Tensor:
         value = names.index(value)
     if isinstance(value, Tensor):
         if value.dtype != torch.int64 or value.shape != (n,):
-            raise ValueError(
-                f"fix[{name!r}]: expected int64, shape ({n},), got {value.dtype}, {tuple(value.shape)}"
-            )
+            raise ValueError(f"fix[{name!r}]: expected int64, shape ({n},), got {value.dtype}, {tuple(value.shape)}")
         value = value.cpu()
         check_in_range(0, len(names) - 1, **{f"fix[{name!r}]": value})
         return value.clone()

@@ -255,8 +255,7 @@ def _difference(got: Any, expected: Any, rtol: float, atol: float, where: str = 
         return _tensor_difference(got, expected, rtol, atol, where)
     if dataclasses.is_dataclass(expected) and isinstance(got, type(expected)):
         got, expected = (
-            {field.name: getattr(item, field.name) for field in dataclasses.fields(item)}
-            for item in (got, expected)
+            {field.name: getattr(item, field.name) for field in dataclasses.fields(item)} for item in (got, expected)
         )
     if isinstance(expected, Mapping):
         return _mapping_difference(got, expected, rtol, atol, where)
@@ -301,9 +300,7 @@ def _tensor_difference(got: Any, expected: Tensor, rtol: float, atol: float, whe
     if expected.requires_grad and not got.requires_grad:
         return f"no gradient flows{where}. Look for detach(), .item(), no_grad() or a new torch.tensor."
     double = torch.complex128 if expected.is_complex() else torch.float64
-    return _value_difference(
-        got.detach().to("cpu", double), expected.detach().to("cpu", double), rtol, atol, where
-    )
+    return _value_difference(got.detach().to("cpu", double), expected.detach().to("cpu", double), rtol, atol, where)
 
 
 def _value_difference(got: Tensor, expected: Tensor, rtol: float, atol: float, where: str) -> Trouble:
@@ -328,9 +325,7 @@ def _value_difference(got: Tensor, expected: Tensor, rtol: float, atol: float, w
     return f"the value differs{where}: yours is {yours:.6g}, expected {right:.6g}."
 
 
-def _mapping_difference(
-    got: Any, expected: Mapping[Any, Any], rtol: float, atol: float, where: str
-) -> Trouble:
+def _mapping_difference(got: Any, expected: Mapping[Any, Any], rtol: float, atol: float, where: str) -> Trouble:
     if not isinstance(got, Mapping):
         return f"the function returns {_kind(got)}{where}, needed is a dict with keys {list(expected)}."
     if missing := [key for key in expected if key not in got]:

@@ -63,9 +63,7 @@ class ConvEncoder(nn.Module):
                 f"this encoder was made with in_channels={self.in_channels} and image_size={self.image_size}"
             )
         if not images.is_floating_point():
-            raise TypeError(
-                f"images: expected a floating dtype, got {images.dtype}; use images.float() / 255"
-            )
+            raise TypeError(f"images: expected a floating dtype, got {images.dtype}; use images.float() / 255")
         maps = self.convolutions(images)  # (n, 2 width, side, side)
         return maps.flatten(1)  # (n, feature_dim)
 

@@ -1,1 +1,1 @@
-"""Part 2, Theory: what temperature does, why no negatives can be enough, how linear models learn, what a head is for."""
+"""Part 2, Theory: temperature, learning without negatives, linear dynamics, the projection head."""

@@ -11,16 +11,16 @@ the sum of all pushes. What each negative gets of that sum is the *relative pena
 .. math::
     r_{ij} = \frac{e^{s_{ij}/\tau}}{\sum_{k\ne i} e^{s_{ik}/\tau}},
 
-a Boltzmann distribution over the negatives with temperature :math:`\tau`. What changes and why: nothing is added to the
-loss; it is taken apart. Small :math:`\tau` spends the push on the nearest neighbors, large :math:`\tau` spreads it evenly,
-and two variants make the point by replacing the softmax's choice of negatives with an explicit one (`hard`) or none at all
-(`simple`).
+a Boltzmann distribution over the negatives with temperature :math:`\tau`. What changes and why: nothing is added to
+the loss; it is taken apart. Small :math:`\tau` spends the push on the nearest neighbors, large :math:`\tau` spreads
+it evenly, and two variants make the point by replacing the softmax's choice of negatives with an explicit one
+(`hard`) or none at all (`simple`).
 
 Paper versus code. No official code was found. (1) The upper-:math:`\alpha` quantile is read as "keep the
-:math:`K=\lceil\alpha(N-1)\rceil` hardest negatives, ties at the threshold included", and the threshold is a constant for
-the gradient. (2) The penalty is computed as a softmax over negatives, never as a quotient of two gradients, which is 0/0
-for well separated anchors at small :math:`\tau`. (3) The weight of the simple losses is not known from the paper; here it
-is an argument without a default.
+:math:`K=\lceil\alpha(N-1)\rceil` hardest negatives, ties at the threshold included", and the threshold is a constant
+for the gradient. (2) The penalty is computed as a softmax over negatives, never as a quotient of two gradients, which
+is 0/0 for well separated anchors at small :math:`\tau`. (3) The weight of the simple losses is not known from the
+paper; here it is an argument without a default.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ def simple_terms(similarity: Tensor, *, negative_weight: float, alpha: float = 1
 
     Args:
         similarity: ``(n, n)`` cosines, positives on the diagonal.
-        negative_weight: :math:`\lambda > 0`; 1/(n - 1) is the direction that the softmax loss takes for large temperature.
+        negative_weight: :math:`\lambda > 0`; 1/(n - 1) is the direction of the softmax loss at large temperature.
         alpha: share of the hardest negatives that is kept.
 
     Returns:

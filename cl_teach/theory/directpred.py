@@ -1,24 +1,24 @@
-r"""Understanding Self-supervised Learning Dynamics without Contrastive Pairs. Yuandong Tian, Xinlei Chen, Surya Ganguli;
-ICML 2021; https://arxiv.org/abs/2102.06810.
+r"""Understanding Self-supervised Learning Dynamics without Contrastive Pairs. Yuandong Tian, Xinlei Chen, Surya
+Ganguli; ICML 2021; https://arxiv.org/abs/2102.06810.
 
 In a linear BYOL with online weights :math:`W`, target :math:`W_a` and predictor :math:`W_p` the objective
 
 .. math:: J = \tfrac12 E\lVert W_p W x_1 - \mathrm{sg}(W_a x_2)\rVert^2
 
-gives a closed system of matrix equations (`linear_flow`). Its predictor and the feature correlation :math:`F = E[ff^\top]`
-come to share their eigenvectors, and then each eigenmode has a non-zero stable fixed point: that is why it does not collapse.
-What changes and why: if the predictor always ends up with the eigenvectors of F, there is no need to train it. DirectPred
-estimates F by a running average and sets the predictor from its eigenvalues :math:`s_j`:
+gives a closed system of matrix equations (`linear_flow`). Its predictor and the feature correlation :math:`F =
+E[ff^\top]` come to share their eigenvectors, and then each eigenmode has a non-zero stable fixed point: that is why
+it does not collapse. What changes and why: if the predictor always ends up with the eigenvectors of F, there is no
+need to train it. DirectPred estimates F by a running average and sets the predictor from its eigenvalues :math:`s_j`:
 
 .. math:: p_j = \sqrt{s_j} + \epsilon\max_i s_i, \qquad W_p = U\,\mathrm{diag}(p)\,U^\top .
 
-Paper versus code. (1) The released code uses :math:`p_j = \max(\sqrt{s_j/\max_i s_i} + \epsilon,\ 10^{-4})`. Under the cosine
-loss the scale of the predictor does not matter and both forms work; under the Euclidean loss the code's form makes the
-largest eigenvalue :math:`1+\epsilon`, above what the dynamics can sustain, and everything shrinks to zero. The linear chapter
-therefore uses ``form="paper"``, the image experiments ``form="code"``. (2) F is not centered and accumulates both views.
-(3) Negative eigenvalues of round-off are clamped before the square root. (4) The released trainer starts target and online
-network from different random weights; here the target starts as a copy. (5) ``form="copy"`` is the later DirectCopy rule
-:math:`W_p = F + \epsilon I`, which needs no eigen-decomposition.
+Paper versus code. (1) The released code uses :math:`p_j = \max(\sqrt{s_j/\max_i s_i} + \epsilon,\ 10^{-4})`. Under
+the cosine loss the scale of the predictor does not matter and both forms work; under the Euclidean loss the code's
+form makes the largest eigenvalue :math:`1+\epsilon`, above what the dynamics can sustain, and everything shrinks to
+zero. The linear chapter therefore uses ``form="paper"``, the image experiments ``form="code"``. (2) F is not centered
+and accumulates both views. (3) Negative eigenvalues of round-off are clamped before the square root. (4) The released
+trainer starts target and online network from different random weights; here the target starts as a copy. (5)
+``form="copy"`` is the later DirectCopy rule :math:`W_p = F + \epsilon I`, which needs no eigen-decomposition.
 """
 
 from __future__ import annotations
@@ -35,7 +35,6 @@ from ..core.checks import (
     check_choice,
     check_embeddings,
     check_in_range,
-    check_positive,
     check_same_shape,
     check_same_width,
 )
@@ -104,8 +103,8 @@ def predictor_weights(correlation: Tensor, *, epsilon: float = 0.01, form: str =
 class DirectPredictor(nn.Module):
     r"""A linear predictor that is computed, not trained.
 
-    State: the running correlation :math:`\hat F \leftarrow \rho \hat F + (1-\rho)\,E[ff^\top]` (the first batch sets it)
-    and the weights :math:`W_p` that follow from it.
+    State: the running correlation :math:`\hat F \leftarrow \rho \hat F + (1-\rho)\,E[ff^\top]` (the first batch sets
+    it) and the weights :math:`W_p` that follow from it.
     """
 
     correlation: Tensor
@@ -149,9 +148,7 @@ class DirectPredictor(nn.Module):
         check_same_width(z1=z1, z2=z2, correlation=self.correlation)
         features = torch.cat([z1, z2]).detach().to(self.correlation)  # (2n, d)
         now = features.mT @ features / len(features)
-        self.correlation.copy_(
-            now if self.updates == 0 else self.decay * self.correlation + (1 - self.decay) * now
-        )
+        self.correlation.copy_(now if self.updates == 0 else self.decay * self.correlation + (1 - self.decay) * now)
         self.weight.copy_(predictor_weights(self.correlation, epsilon=self.epsilon, form=self.form))
         self.updates.add_(1)
 
@@ -315,9 +312,7 @@ def symmetric_flow(
 
     grow = 1 + noise
     d_predictor = predictor_rate * (target_scale * correlation - grow / 2 * both(predictor, correlation))
-    d_correlation = target_scale * both(predictor, correlation) - grow * both(
-        predictor @ predictor, correlation
-    )
+    d_correlation = target_scale * both(predictor, correlation) - grow * both(predictor @ predictor, correlation)
     return d_predictor - weight_decay * predictor, d_correlation - 2 * weight_decay * correlation
 
 
@@ -363,7 +358,9 @@ class FixedPoints(NamedTuple):
 
 
 def fixed_points(*, noise: float = 0.0, weight_decay: float, target_scale: float = 1.0) -> FixedPoints:
-    r"""Rest points :math:`p_\pm = \frac{\tau\pm\sqrt{\tau^2-4\eta(1+\sigma^2)}}{2(1+\sigma^2)}` on :math:`s = p^2/\alpha_p`.
+    r"""Rest points of a mode on the curve :math:`s = p^2/\alpha_p`.
+
+    .. math:: p_\pm = \frac{\tau\pm\sqrt{\tau^2-4\eta(1+\sigma^2)}}{2(1+\sigma^2)}
 
     Args:
         noise: :math:`\sigma^2 \ge 0`.
@@ -401,9 +398,7 @@ def decoupled_trajectory(p0: Tensor, s0: Tensor, times: Tensor, **settings: floa
     """
     check_embeddings(ndim=1, p0=p0, s0=s0, times=times)
     check_same_shape(p0=p0, s0=s0)
-    states = _integrate(
-        torch.stack([p0, s0]), times, lambda y: torch.stack(decoupled_flow(y[0], y[1], **settings))
-    )
+    states = _integrate(torch.stack([p0, s0]), times, lambda y: torch.stack(decoupled_flow(y[0], y[1], **settings)))
     return states[:, 0].mT, states[:, 1].mT
 
 

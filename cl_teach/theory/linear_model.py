@@ -1,8 +1,8 @@
 r"""The toy model of Part 2: linear encoders under the spectral contrastive loss, solved exactly.
 
-Data: :math:`x = \sum_i u_i \varphi_i v_i + \xi` with orthonormal features :math:`v_i`, signs :math:`u_i = \pm 1` and noise
-of variance :math:`\nu`; the positive partner :math:`x_+` keeps each sign except that it is drawn anew with probability
-:math:`\alpha_i`. Everything the loss can see are two matrices,
+Data: :math:`x = \sum_i u_i \varphi_i v_i + \xi` with orthonormal features :math:`v_i`, signs :math:`u_i = \pm 1` and
+noise of variance :math:`\nu`; the positive partner :math:`x_+` keeps each sign except that it is drawn anew with
+probability :math:`\alpha_i`. Everything the loss can see are two matrices,
 
 .. math:: M = E[x x^\top], \qquad C = E[x x_+^\top],
 
@@ -12,9 +12,10 @@ with eigenvalues :math:`m_i = \varphi_i^2 + \nu` and :math:`c_i = (1-\alpha_i)\v
 .. math::
     L(W) = -2\,E[z^\top z_+] + E[(z^\top z_-)^2] = -2\,\mathrm{Tr}(W C W^\top) + \mathrm{Tr}\big((W M W^\top)^2\big).
 
-Source: the loss is that of HaoChen et al., Provable Guarantees for Self-Supervised Deep Learning with Spectral Contrastive
-Loss (2021). The gradient flows, minimizers and fixed points below are derived in the chapters of Part 2 (the setting is the
-one that Xue et al., 2024, describe) and checked there against autograd, simulation and an ODE solver.
+Source: the loss is that of HaoChen et al., Provable Guarantees for Self-Supervised Deep Learning with Spectral
+Contrastive Loss (2021). The gradient flows, minimizers and fixed points below are derived in the chapters of Part 2
+(the setting is the one that Xue et al., 2024, describe) and checked there against autograd, simulation and an ODE
+solver.
 """
 
 from __future__ import annotations
@@ -79,7 +80,8 @@ def spectral_loss(z1: Tensor, z2: Tensor) -> Tensor:
 
 
 def population_loss(W: Tensor, M: Tensor, C: Tensor) -> Tensor:
-    r""":math:`L(W) = -2\,\mathrm{Tr}(W C W^\top) + \mathrm{Tr}((W M W^\top)^2)`, the spectral loss on infinitely much data.
+    r""":math:`L(W) = -2\,\mathrm{Tr}(W C W^\top) + \mathrm{Tr}((W M W^\top)^2)`, the spectral loss on infinitely much
+    data.
 
     Args:
         W: ``(p, d)`` end-to-end map.
@@ -183,8 +185,8 @@ def one_layer_weight(times: Tensor, c: Tensor, m: Tensor, start: Tensor | float)
 def two_layer_time(s: Tensor, c: Tensor, m: Tensor, start: Tensor | float) -> Tensor:
     r"""When a two-layer balanced encoder reaches the end-to-end weight ``s``: the integral of its gradient flow.
 
-    The flow is :math:`\dot s = 8 s^2 (c - m^2 s^2)`: the factor :math:`s^2`, one :math:`s` more than in a single layer, is
-    the head's doing. Its integral is
+    The flow is :math:`\dot s = 8 s^2 (c - m^2 s^2)`: the factor :math:`s^2`, one :math:`s` more than in a single
+    layer, is the head's doing. Its integral is
 
     .. math:: 8t = \Big[-\frac{1}{cs} + \frac{m}{c^{3/2}}\,\mathrm{artanh}\frac{ms}{\sqrt c}\Big]_{s_0}^{s}.
 
@@ -260,8 +262,8 @@ def weight_decay_threshold(c: Tensor, m: Tensor) -> Tensor:
 def weight_decay_fixed_point(c: Tensor, m: Tensor, weight_decay: float) -> Tensor:
     r"""Stable end-to-end weight under :math:`L + \frac\lambda2(\lVert W_1\rVert^2 + \lVert W_2\rVert^2)`.
 
-    Balanced layers obey :math:`4cs - 4m^2s^3 = \lambda`; the stable one is the largest root (by the trigonometric formula),
-    or 0 above `weight_decay_threshold`.
+    Balanced layers obey :math:`4cs - 4m^2s^3 = \lambda`; the stable one is the largest root (by the trigonometric
+    formula), or 0 above `weight_decay_threshold`.
 
     Args:
         c: ``(n,)`` signal, at least 0.

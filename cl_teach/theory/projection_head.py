@@ -1,22 +1,23 @@
 r"""Investigating the Benefits of Projection Head for Representation Learning. Yihao Xue, Eric Gan, Jiayi Ni, Siddharth
 Joshi, Baharan Mirzasoleiman; ICLR 2024; https://arxiv.org/abs/2403.11391.
 
-In a linear network the loss fixes only the product of the layers. Balanced layers share each singular value evenly, so the
-output of layer :math:`l` of :math:`L` carries a feature whose end-to-end weight is :math:`s` with weight
+In a linear network the loss fixes only the product of the layers. Balanced layers share each singular value evenly,
+so the output of layer :math:`l` of :math:`L` carries a feature whose end-to-end weight is :math:`s` with weight
 
 .. math:: s^{l/L}, \qquad\text{with}\qquad s = \frac{\sqrt{1-\alpha}\,\varphi}{\varphi^2+\nu}
 
 for a feature of strength :math:`\varphi` that the augmentation scrambles with probability :math:`\alpha` under noise
-:math:`\nu`. What changes and why: features become more unequal with every layer, so what the loss wants small (scrambled,
-weak or strong features) is still larger below the head than above it. With a thresholding non-linearity the head can
-delete a feature altogether. And because the effect is only a re-weighting, a *fixed* head can replace the trained one.
+:math:`\nu`. What changes and why: features become more unequal with every layer, so what the loss wants small
+(scrambled, weak or strong features) is still larger below the head than above it. With a thresholding non-linearity
+the head can delete a feature altogether. And because the effect is only a re-weighting, a *fixed* head can replace
+the trained one.
 
-Paper versus code. (1) The authors' repository has the image experiments and the fixed head, not the linear theory; the
-theory here (in `linear_model` and below) is derived in the chapter from the setting that the abstract names. (2) In their
-last revision the trained MLP head is commented out and the fixed head is always used. (3) The fixed weights
-:math:`\kappa^{-k}` underflow for wide layers (float32, :math:`\kappa=1.5`: exactly 0 beyond k = 256); those coordinates
-then get no gradient, which is stated rather than repaired. (4) Their SupCon divides by the number of positives, so an
-anchor without one is an error here.
+Paper versus code. (1) The authors' repository has the image experiments and the fixed head, not the linear theory;
+the theory here (in `linear_model` and below) is derived in the chapter from the setting that the abstract names. (2)
+In their last revision the trained MLP head is commented out and the fixed head is always used. (3) The fixed weights
+:math:`\kappa^{-k}` underflow for wide layers (float32, :math:`\kappa=1.5`: exactly 0 beyond k = 256); those
+coordinates then get no gradient, which is stated rather than repaired. (4) Their SupCon divides by the number of
+positives, so an anchor without one is an error here.
 """
 
 from __future__ import annotations
@@ -149,9 +150,7 @@ def feature_weights(layers: Sequence[Tensor], features: Tensor) -> Tensor:
     weights, x = [], features
     for layer in layers:
         if layer.shape[-1] != x.shape[0]:
-            raise ValueError(
-                f"layers: a layer of shape {tuple(layer.shape)} cannot follow {x.shape[0]} coordinates"
-            )
+            raise ValueError(f"layers: a layer of shape {tuple(layer.shape)} cannot follow {x.shape[0]} coordinates")
         x = layer @ x
         weights.append(torch.linalg.vector_norm(x, dim=0))
     return torch.stack(weights)
@@ -174,8 +173,8 @@ class DiagonalModel(NamedTuple):
 def diagonal_model(w1: Tensor, w2: Tensor, strength: Tensor, threshold: Tensor | float) -> DiagonalModel:
     r"""A two-layer network with one weight a feature and an odd soft threshold b between the layers.
 
-    The first layer computes :math:`h_i = S_b(w_{1i} x_i)` with :math:`S_b(t) = \mathrm{relu}(t-b) - \mathrm{relu}(-t-b)`,
-    the second :math:`z_i = w_{2i} h_i`. For :math:`x_i = \pm\varphi_i` only magnitudes matter.
+    The first layer computes :math:`h_i = S_b(w_{1i} x_i)` with :math:`S_b(t) = \mathrm{relu}(t-b) -
+    \mathrm{relu}(-t-b)`, the second :math:`z_i = w_{2i} h_i`. For :math:`x_i = \pm\varphi_i` only magnitudes matter.
 
     Args:
         w1: ``(n,)`` first-layer weights.
@@ -193,9 +192,7 @@ def diagonal_model(w1: Tensor, w2: Tensor, strength: Tensor, threshold: Tensor |
     return DiagonalModel(pre, w2 * F.relu(pre - threshold), pre > threshold)
 
 
-def diagonal_loss(
-    w1: Tensor, w2: Tensor, strength: Tensor, disruption: Tensor, threshold: Tensor | float
-) -> Tensor:
+def diagonal_loss(w1: Tensor, w2: Tensor, strength: Tensor, disruption: Tensor, threshold: Tensor | float) -> Tensor:
     r"""Noiseless population loss of `diagonal_model`: :math:`\sum_i -2(1-\alpha_i)z_i^2 + z_i^4`.
 
     Its gradient is exactly zero for a feature at or below the threshold: a feature that the head deletes stays in the

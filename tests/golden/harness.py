@@ -149,9 +149,7 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else value
 
 
-def _compare(
-    want: Any, got: Any, rtol: float, atol: float, where: str, extra_names: bool = False
-) -> list[str]:
+def _compare(want: Any, got: Any, rtol: float, atol: float, where: str, extra_names: bool = False) -> list[str]:
     if isinstance(want, dict):
         if not isinstance(got, dict):
             return [f"{where}: expected names {sorted(want)}, got {_describe(got)}"]
@@ -169,9 +167,7 @@ def _compare(
         for index, (a, b) in enumerate(zip(want, got, strict=True)):
             problems += _compare(a, b, rtol, atol, f"{where}[{index}]")
         return problems
-    return (
-        [] if _same(want, got, rtol, atol) else [f"{where}: expected {_describe(want)}, got {_describe(got)}"]
-    )
+    return [] if _same(want, got, rtol, atol) else [f"{where}: expected {_describe(want)}, got {_describe(got)}"]
 
 
 def _same(want: Any, got: Any, rtol: float, atol: float) -> bool:

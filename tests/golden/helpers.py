@@ -54,13 +54,9 @@ def gradients(scalar: Tensor, **tensors: Any) -> dict[str, Any]:
         leaves = [value] if isinstance(value, Tensor) else list(value)
         if scalar.requires_grad:
             found = list(
-                torch.autograd.grad(
-                    scalar, leaves, retain_graph=True, allow_unused=True, materialize_grads=True
-                )
+                torch.autograd.grad(scalar, leaves, retain_graph=True, allow_unused=True, materialize_grads=True)
             )
         else:
             found = [torch.zeros_like(leaf) for leaf in leaves]
-        result[name if name.startswith("grad_") else f"grad_{name}"] = (
-            found[0] if isinstance(value, Tensor) else found
-        )
+        result[name if name.startswith("grad_") else f"grad_{name}"] = found[0] if isinstance(value, Tensor) else found
     return result

@@ -176,9 +176,7 @@ def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:
 
 
 def test_gradients_are_named_and_zero_where_nothing_depends() -> None:
-    leaves = with_grad(
-        {"x": torch.tensor([1.0, 2.0]), "y": [torch.ones(2), torch.ones(1)], "ids": torch.tensor([1])}
-    )
+    leaves = with_grad({"x": torch.tensor([1.0, 2.0]), "y": [torch.ones(2), torch.ones(1)], "ids": torch.tensor([1])})
     loss = (leaves["x"] ** 2).sum() + 3 * leaves["y"][0].sum()
     found = gradients(loss, x=leaves["x"], grad_of_y=leaves["y"])
     assert found["grad_x"].tolist() == [2.0, 4.0]

@@ -182,9 +182,7 @@ class TestCrop:
     def test_full_crop_to_half_the_size_is_bilinear_interpolation(self):
         images = some_images(4, 3, 32, 32)
         small = random_resized_crop(images, (1, 1), (1, 1), size=16)
-        torch.testing.assert_close(
-            small, F.interpolate(images, size=16, mode="bilinear", align_corners=False)
-        )
+        torch.testing.assert_close(small, F.interpolate(images, size=16, mode="bilinear", align_corners=False))
 
     def test_flip_one_mirrors_every_image(self):
         images = some_images()
@@ -243,9 +241,7 @@ class TestColor:
         images = 0.4 + 0.2 * some_images()
         views = color_jitter(images, saturation=1.0, generator=seeded())
         luma = torch.tensor([0.299, 0.587, 0.114])
-        torch.testing.assert_close(
-            torch.einsum("nchw,c->nhw", views, luma), torch.einsum("nchw,c->nhw", images, luma)
-        )
+        torch.testing.assert_close(torch.einsum("nchw,c->nhw", views, luma), torch.einsum("nchw,c->nhw", images, luma))
         assert not torch.allclose(views, images)
 
     def test_hue_turns_red_into_green_after_a_third_of_the_circle(self):
@@ -265,9 +261,7 @@ class TestColor:
         for image, view in zip(images, views, strict=True):
             gray = functional.rgb_to_grayscale(image, num_output_channels=3)
             factor = ((view - gray).flatten() @ (image - gray).flatten()) / (image - gray).square().sum()
-            torch.testing.assert_close(
-                view, functional.adjust_saturation(image, float(factor)), atol=2e-4, rtol=0
-            )
+            torch.testing.assert_close(view, functional.adjust_saturation(image, float(factor)), atol=2e-4, rtol=0)
 
     def test_saturation_needs_three_channels(self):
         with pytest.raises(ValueError, match="saturation and hue need 3 channels, got 1"):

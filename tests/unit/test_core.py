@@ -44,9 +44,7 @@ def naive_sup_con(z, labels, temperature, variant="out"):
     for i in range(n):
         others = [a for a in range(n) if a != i]
         denominator = sum(math.exp(dot(z[i], z[a]) / temperature) for a in others)
-        share = [
-            math.exp(dot(z[i], z[p]) / temperature) / denominator for p in others if labels[p] == labels[i]
-        ]
+        share = [math.exp(dot(z[i], z[p]) / temperature) / denominator for p in others if labels[p] == labels[i]]
         if variant == "out":
             total += -sum(map(math.log, share)) / len(share)
         else:
@@ -128,9 +126,7 @@ def test_sup_con_with_distinct_labels_is_nt_xent():
     z1, z2 = draw(5, 4), draw(5, 4, seed=1)
     labels = torch.arange(5).repeat(2)
     for variant in ("out", "in"):
-        assert torch.allclose(
-            sup_con(torch.cat([z1, z2]), labels, 0.3, variant=variant), nt_xent(z1, z2, 0.3)
-        )
+        assert torch.allclose(sup_con(torch.cat([z1, z2]), labels, 0.3, variant=variant), nt_xent(z1, z2, 0.3))
 
 
 def test_sup_con_with_one_label_is_at_least_log_of_the_number_of_positives():
@@ -329,9 +325,7 @@ def test_normalize_leaves_zero_at_zero_with_a_gradient_of_ordinary_size():
 
 
 def test_cosine_similarity_is_one_with_itself():
-    assert torch.allclose(
-        cosine_similarity(draw(4, 3), draw(4, 3)).diagonal(), torch.ones(4, dtype=torch.float64)
-    )
+    assert torch.allclose(cosine_similarity(draw(4, 3), draw(4, 3)).diagonal(), torch.ones(4, dtype=torch.float64))
 
 
 def test_masks_name_the_right_entries():
@@ -378,9 +372,7 @@ GOOD = draw(4, 3)
         ),
         (lambda: softmax_contrast(GOOD, torch.ones(4, 3)), TypeError, "positives.*boolean"),
         (
-            lambda: softmax_contrast(
-                GOOD, torch.ones(4, 3, dtype=torch.bool), torch.zeros(4, 3, dtype=torch.bool)
-            ),
+            lambda: softmax_contrast(GOOD, torch.ones(4, 3, dtype=torch.bool), torch.zeros(4, 3, dtype=torch.bool)),
             ValueError,
             "candidates.*contain every positive",
         ),

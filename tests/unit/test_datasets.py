@@ -193,9 +193,7 @@ class TestCifarFromLocalFolder:
 
     def test_missing_labels_are_named(self, tmp_path):
         write_pictures(tmp_path, {"test_batch": self.pixels(2, 0)}, {})
-        with pytest.raises(
-            FileNotFoundError, match=r"test_batch.png, but no test_lables.json or test_labels.json"
-        ):
+        with pytest.raises(FileNotFoundError, match=r"test_batch.png, but no test_lables.json or test_labels.json"):
             cifar10("test", root=tmp_path)
 
     @pytest.mark.parametrize(
@@ -220,9 +218,7 @@ class TestCifarFromLocalFolder:
             raise urllib.error.URLError("no route to host")
 
         monkeypatch.setattr(datasets, "CIFAR10", offline)
-        with pytest.raises(
-            RuntimeError, match=r"could not be downloaded .*no route to host.*root=.*sprites\(\)"
-        ):
+        with pytest.raises(RuntimeError, match=r"could not be downloaded .*no route to host.*root=.*sprites\(\)"):
             cifar10(root=tmp_path)
 
 
@@ -306,9 +302,7 @@ class TestSprites:
         plain = {"shape": 0, "color": 0, "texture": 0, "column": 1, "row": 1, "size": 2}
         for name, values in SPRITE_FACTORS.items():
             count = len(values)
-            images = sprites(
-                count, noise=0, jitter=0, fix={**plain, name: torch.arange(count)}
-            ).images.flatten(1)
+            images = sprites(count, noise=0, jitter=0, fix={**plain, name: torch.arange(count)}).images.flatten(1)
             distance = torch.cdist(images, images) + 99 * torch.eye(count)
             assert distance.min() > 2.0, name
 

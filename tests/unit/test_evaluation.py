@@ -100,9 +100,7 @@ def test_knn_ignores_length_and_never_finds_a_class_without_training_rows():
 
 def test_knn_of_zero_vectors_is_finite():
     assert (
-        ev.knn_accuracy(
-            torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]), torch.zeros(2, 2), torch.tensor([0, 1]), k=4
-        )
+        ev.knn_accuracy(torch.zeros(4, 2), torch.tensor([0, 0, 0, 1]), torch.zeros(2, 2), torch.tensor([0, 1]), k=4)
         == 0.5
     )
 
@@ -324,9 +322,7 @@ def test_ndcg_agrees_with_scikit_learn_without_ties():
     sklearn = pytest.importorskip("sklearn.metrics")
     g = torch.Generator().manual_seed(0)
     scores, grades = torch.randn(6, 10, generator=g), torch.randint(0, 4, (6, 10), generator=g)
-    assert ev.ndcg(scores, grades, 5) == pytest.approx(
-        sklearn.ndcg_score(grades.numpy(), scores.numpy(), k=5)
-    )
+    assert ev.ndcg(scores, grades, 5) == pytest.approx(sklearn.ndcg_score(grades.numpy(), scores.numpy(), k=5))
 
 
 def test_perfect_order_scores_one(retrieval):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -77,9 +79,7 @@ def test_swapping_baseline_and_method_mirrors_the_interval() -> None:
         ([1.0, 2.0], [math.inf, 2.0], "finite numbers, pair 0"),
     ],
 )
-def test_pairs_that_give_no_interval_are_refused(
-    baseline: list[float], method: list[float], message: str
-) -> None:
+def test_pairs_that_give_no_interval_are_refused(baseline: list[float], method: list[float], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         paired_difference(baseline, method)
 
@@ -100,9 +100,7 @@ def test_confidence_outside_0_and_1_is_refused(confidence: float) -> None:
         ((0.0, 0.0, 0.0), "inconclusive", "inconclusive"),
     ],
 )
-def test_verdict_follows_from_the_interval(
-    interval: tuple[float, float, float], higher: str, lower: str
-) -> None:
+def test_verdict_follows_from_the_interval(interval: tuple[float, float, float], higher: str, lower: str) -> None:
     assert verdict(Difference(*interval)) == higher
     assert verdict(Difference(*interval), "lower") == lower
 
@@ -209,9 +207,7 @@ def test_a_broken_file_is_named(root: Path) -> None:
         load("dcl")
 
 
-def test_without_a_repository_the_error_says_what_to_do(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_a_repository_the_error_says_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(evidence, "repository_root", lambda: None)
     with pytest.raises(FileNotFoundError, match="CL_TEACH_ROOT"):
         load("dcl")
@@ -232,3 +228,20 @@ def test_stored_evidence_says_what_its_values_say(file: Path) -> None:
         assert each.difference == pytest.approx(difference, rel=1e-5, abs=1e-5 * width), each.claim_id
         assert each.verdict == verdict(each.difference, each.expected), each.claim_id
         assert len(each.seeds) >= 5, f"{each.claim_id}: at least 5 seeds"
+
+
+def test_an_installed_package_reads_the_records_it_was_shipped_with(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = make()
+    package = tmp_path / "site" / "cl_teach"
+    shutil.copytree(root / "data" / "evidence", package / "records")
+    monkeypatch.setattr(evidence, "__file__", str(package / "evidence.py"))
+    monkeypatch.setattr(evidence, "repository_root", lambda: None)
+    assert load("dcl", "knn") == one
+
+
+def test_the_wheel_lists_every_package_and_the_records() -> None:
+    listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
+    folders = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "cl_teach").rglob("__init__.py")}
+    assert listed == folders | {"cl_teach.records"}

@@ -61,9 +61,7 @@ def run(reference, fn, make=lambda seed: (torch.arange(4.0),), **settings):
 def test_a_right_function_passes_and_the_message_is_printed(chapter, capsys):
     report = check("demo_chapter.1", mean_cosine)
     assert report.passed and bool(report) and report.failed_case is None
-    assert (
-        capsys.readouterr().out.strip() == report.message == "demo_chapter.1: passed (4 cases, 3 draws each)."
-    )
+    assert capsys.readouterr().out.strip() == report.message == "demo_chapter.1: passed (4 cases, 3 draws each)."
 
 
 def test_each_wrong_function_fails_in_its_case_with_the_hint(chapter):
@@ -202,9 +200,7 @@ def test_both_functions_draw_the_same_random_numbers_and_the_callers_state_stays
     torch.manual_seed(5)
     assert run(lambda x: x + torch.rand(4), lambda x: torch.rand(4) + x).passed
     generator = torch.Generator().manual_seed(0)
-    assert run(
-        *[lambda x, g: x + torch.rand(4, generator=g)] * 2, lambda seed: (torch.ones(4), generator)
-    ).passed
+    assert run(*[lambda x, g: x + torch.rand(4, generator=g)] * 2, lambda seed: (torch.ones(4), generator)).passed
     assert torch.equal(torch.rand(1), expected)
 
 

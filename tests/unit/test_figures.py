@@ -58,9 +58,7 @@ def test_style_is_opaque_white_and_large_enough():
     fig.use_style()
     rc = plt.rcParams
     assert rc["figure.facecolor"] == rc["axes.facecolor"] == rc["savefig.facecolor"] == "white"
-    sizes = [
-        rc[k] for k in ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "legend.fontsize")
-    ]
+    sizes = [rc[k] for k in ("font.size", "axes.titlesize", "axes.labelsize", "xtick.labelsize", "legend.fontsize")]
     assert min(sizes) >= 11 and not rc["axes.spines.top"] and rc["figure.constrained_layout.use"]
 
 
@@ -193,9 +191,7 @@ def test_bad_frames_are_refused_with_the_reason(changes, error, word):
 
 
 def test_circle_draws_unit_vectors_with_labels_at_their_mean_direction():
-    ax = fig.circle(
-        torch.tensor([[3.0, 0.0], [0.0, 0.1]]), torch.tensor([0, 1]), names=["anchor", "positive"]
-    )
+    ax = fig.circle(torch.tensor([[3.0, 0.0], [0.0, 0.1]]), torch.tensor([0, 1]), names=["anchor", "positive"])
     points = [tuple(c.get_offsets()[0]) for c in ax.collections]
     assert points == [(1, 0), (0, 1)]
     assert [text.get_text() for text in ax.texts] == ["anchor", "positive"]

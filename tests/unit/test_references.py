@@ -64,8 +64,6 @@ def test_every_key_used_in_chapters_and_pages_exists() -> None:
 
 
 def test_the_search_for_keys_finds_keys_and_leaves_links_alone() -> None:
-    text = (
-        "[CPC](https://arxiv.org/abs/1807.03748) (`oord2018representation`), {cite:p}`a1,b2`, wrong2099key."
-    )
+    text = "[CPC](https://arxiv.org/abs/1807.03748) (`oord2018representation`), {cite:p}`a1,b2`, wrong2099key."
     assert used_keys(text) == {"oord2018representation", "a1", "b2", "wrong2099key"}
     assert used_keys("https://example.org/papers2020new and x_train2020foo/bar") == set()

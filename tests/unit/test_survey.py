@@ -132,9 +132,7 @@ def test_evidence_counts_with_its_verdicts(tmp_path: Path) -> None:
 def test_a_chapter_counts_when_a_heading_holds_the_anchor(tmp_path: Path) -> None:
     add_notebook(tmp_path, "# Weights and decoupling", "Text on DCL.\n\n```python\n## dcl\n```\n")
     assert row(tmp_path).anchor == ""
-    add_notebook(
-        tmp_path, "# Weights", "## The *decoupled* loss: [`DCL`](https://example.org) (2022)\n\nText."
-    )
+    add_notebook(tmp_path, "# Weights", "## The *decoupled* loss: [`DCL`](https://example.org) (2022)\n\nText.")
     assert row(tmp_path).anchor == "the-decoupled-loss-dcl-2022"
     add_notebook(tmp_path, "## dclw, another one")
     assert row(tmp_path).anchor == ""

@@ -56,13 +56,11 @@ def test_entropy_grows_with_temperature_with_the_stated_slope():
     assert all((later > earlier).all() for earlier, later in zip(entropies, entropies[1:], strict=False))
     for t in temperatures:
         step = 1e-5 * t
-        slope = (
-            penalty_entropy(relative_penalty(S, t + step)) - penalty_entropy(relative_penalty(S, t - step))
-        ) / (2 * step)
+        slope = (penalty_entropy(relative_penalty(S, t + step)) - penalty_entropy(relative_penalty(S, t - step))) / (
+            2 * step
+        )
         assert torch.allclose(slope, entropy_slope(S, t), rtol=1e-5, atol=1e-8)
-    assert torch.allclose(
-        penalty_entropy(relative_penalty(S, 1e5)), torch.tensor(math.log(11), dtype=torch.float64)
-    )
+    assert torch.allclose(penalty_entropy(relative_penalty(S, 1e5)), torch.tensor(math.log(11), dtype=torch.float64))
     assert penalty_entropy(relative_penalty(S, 1e-4)).max() < 1e-6
 
 
@@ -99,8 +97,7 @@ def test_low_temperature_limit_is_off_by_at_most_log_n():
 
 def test_high_temperature_limit_has_an_error_of_second_order():
     errors = [
-        (contrast_terms(S, t).loss - high_temperature_limit(S, t)).abs().max() * t**2
-        for t in (10.0, 100.0, 1000.0)
+        (contrast_terms(S, t).loss - high_temperature_limit(S, t)).abs().max() * t**2 for t in (10.0, 100.0, 1000.0)
     ]
     assert max(errors) < 1.0
     assert errors[2] == pytest.approx(errors[1].item(), rel=0.05)

@@ -48,9 +48,7 @@ def test_code_form_ignores_the_scale_of_the_features_and_paper_form_does_not():
 
 def test_a_missing_mode_is_lifted_to_the_floor():
     F = torch.diag(torch.tensor([1.0, 0.0], dtype=torch.float64))
-    assert torch.allclose(
-        predictor_weights(F, epsilon=0.0), torch.diag(torch.tensor([1.0, 1e-4], dtype=torch.float64))
-    )
+    assert torch.allclose(predictor_weights(F, epsilon=0.0), torch.diag(torch.tensor([1.0, 1e-4], dtype=torch.float64)))
 
 
 def test_running_correlation_is_initialized_by_the_first_batch():

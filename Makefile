@@ -1,0 +1,108 @@
+# Two commands on a fresh machine with Python 3.11 or newer and make:  make book  ·  make test
+# Everything they need is installed into .venv on the first call; later calls start at once.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3.11)
+VENV   := .venv
+BIN    := $(VENV)/bin
+PY     := $(BIN)/python
+READY  := $(VENV)/.ready
+JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
+ONLY   ?=
+URL    ?=
+HTML   := _build/html/index.html
+
+export PYTHONHASHSEED := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
+
+.PHONY: help book test lint format unit nbval browser chapters evidence address lock clean
+
+help: ## this list
+	@echo "Contrastive learning, a textbook that runs. Targets:"
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+
+# --- set-up: once, and again when the requirements change -------------------------------------------------------------
+
+$(READY): requirements.txt pyproject.toml
+	@"$(PYTHON)" --version >/dev/null 2>&1 || { \
+	  echo "This book needs Python 3.11 or newer, and there is no '$(PYTHON)' that runs."; \
+	  echo "Install Python 3.11 and call make again, or name another one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
+	  echo "This book needs Python 3.11 or newer, but '$(PYTHON)' is $$("$(PYTHON)" --version 2>&1)."; \
+	  echo "Install Python 3.11 and call make again, or name another one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments (on Debian and Ubuntu: apt-get install python3.11-venv)."; exit 1; }
+	@test -x $(PY) || { echo "Making $(VENV) ..."; "$(PYTHON)" -m venv $(VENV); }
+	@echo "Installing the requirements into $(VENV) (a few minutes, only now) ..."
+	@$(PY) -m pip install --quiet -r requirements.txt || { \
+	  echo "Installing the requirements failed (see above). Is a package registry reachable, and is there disk space (about 6 GB)?"; exit 1; }
+	@PYTHONWARNINGS=ignore $(PY) -m pip install -qq --no-deps --no-build-isolation --editable .
+	@touch $(READY)
+
+# --- the book ---------------------------------------------------------------------------------------------------------
+
+book: $(READY) ## build the HTML book from the stored outputs
+	@$(PY) -m cl_teach.survey --write
+	@rm -rf _build/html
+	@$(BIN)/jupyter-book build . --toc book/_toc.yml -n -W --keep-going
+	@echo "The book is ready. Open  $(CURDIR)/$(HTML)  in a browser (no server and no network needed)."
+
+# --- the tests, cheapest first; the last line is pytest's summary ------------------------------------------------------
+
+test: $(READY) ## run everything: lint, unit, golden and chapter tests, the book and its browser tests
+	@$(MAKE) lint
+	@$(MAKE) unit
+	@$(MAKE) nbval
+	@$(MAKE) book
+	@$(MAKE) browser
+
+lint: $(READY) ## style (ruff), types (mypy), spelling (codespell)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/codespell
+	@echo "lint: ok"
+
+format: $(READY) ## let ruff format the code
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+unit: $(READY) ## unit, golden and property tests, and the rules for chapters
+	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist worksteal tests --ignore=tests/book
+
+nbval: $(READY) ## run every stored chapter again, in parallel (nbval, lax)
+	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -p no:cacheprovider \
+	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(if $(ONLY),chapters/$(ONLY:.ipynb=).ipynb,$(NOTEBOOKS))
+
+browser: $(READY) ## look at every built page in a browser
+	@$(PY) -m pytest -q tests/book
+
+# --- making what is stored --------------------------------------------------------------------------------------------
+
+chapters: $(READY) ## execute all chapters and store their outputs (ONLY=1_foundations/01_learning_by_comparison for one)
+	@$(PY) tools/execute_chapters.py --jobs $(JOBS) $(ONLY)
+
+evidence: $(READY) ## run the longer experiments and write data/evidence (ONLY=slug for one)
+	@test -z "$(ONLY)" || test -f "experiments/$(ONLY).py" || { \
+	  echo "There is no experiment experiments/$(ONLY).py. There are: $(notdir $(basename $(wildcard experiments/[a-z]*.py)))"; exit 1; }
+	@for file in $(if $(ONLY),experiments/$(ONLY).py,$(wildcard experiments/*.py)); do \
+	  case "$$file" in */_*) continue;; esac; echo "--- $$file"; TQDM_DISABLE=1 $(PY) "$$file"; done
+
+address: $(READY) ## set the public address everywhere (URL=https://github.com/owner/name)
+	@test -n "$(URL)" || { echo "Say which: make address URL=https://github.com/owner/name"; exit 1; }
+	@$(PY) tools/address.py "$(URL)"
+
+lock: $(READY) ## write requirements.txt again from what is installed in .venv
+	@$(PY) tools/lock.py
+	@touch $(READY)
+
+clean: ## remove everything that make has made, .venv included
+	rm -rf $(VENV) _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

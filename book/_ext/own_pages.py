@@ -1,0 +1,26 @@
+"""Keep every page of the book on its own: no script that would fetch something from elsewhere."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sphinx.application import Sphinx
+
+
+def _is_thebe(script: Any) -> bool:
+    """Whether a script belongs to Thebe, the live kernels that a page without a server cannot have."""
+    filename = getattr(script, "filename", None) or ""
+    body = getattr(script, "attributes", {}).get("body") or ""
+    return "thebe" in str(filename).lower() or "thebe" in str(body).lower()
+
+
+def leave_out_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Two extensions add Thebe's settings, which clash, and point at a server that is not ours."""
+    for key in ("script_files", "css_files"):
+        context[key] = [script for script in context.get(key, []) if not _is_thebe(script)]
+
+
+def setup(app: Sphinx) -> dict[str, Any]:
+    """Run after everybody else has added theirs."""
+    app.connect("html-page-context", leave_out_thebe, priority=950)
+    return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

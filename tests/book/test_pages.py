@@ -1,0 +1,272 @@
+"""Every page of the built book, in a real browser, without a network: from a server and from disk."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from bs4 import BeautifulSoup
+from visits import HTML, Visit, open_page
+
+MACHINERY = {"genindex.html", "index.html", "py-modindex.html", "proof-index.html"}
+PAGES = [
+    str(path.relative_to(HTML))
+    for path in sorted(HTML.rglob("*.html"))
+    if "_static" not in path.parts and path.name not in MACHINERY
+] or ["the book is not built"]
+VISITS = [
+    pytest.param((how, name), id=f"{how}-{name.removesuffix('.html')}") for name in PAGES for how in ("served", "disk")
+]
+every_visit = pytest.mark.parametrize("visit", VISITS, indirect=True)
+every_page = pytest.mark.parametrize("visit", [v for v in VISITS if v.id and v.id.startswith("served")], indirect=True)
+
+
+@pytest.fixture(scope="session")
+def open_visits() -> Iterator[dict[tuple[str, str], Visit]]:
+    """The pages that are open now."""
+    visits: dict[tuple[str, str], Visit] = {}
+    yield visits
+    for opened in visits.values():
+        opened.page.context.close()
+
+
+@pytest.fixture
+def visit(
+    request: pytest.FixtureRequest,
+    browser: Any,
+    server: str,
+    html: Path,
+    open_visits: dict[tuple[str, str], Visit],
+) -> Visit:
+    """A page opened once for all tests of it, which run one after another: see conftest.py."""
+    how, name = key = request.param
+    if key not in open_visits:
+        for other in [k for k in open_visits if k[1] != name]:
+            open_visits.pop(other).page.context.close()
+        open_visits[key] = open_page(browser, server if how == "served" else f"file://{html}", name)
+    return open_visits[key]
+
+
+@every_visit
+def test_no_request_leaves_the_machine(visit: Visit) -> None:
+    """Nor would one be prepared by a hint in the page's head."""
+    hints = visit.page.eval_on_selector_all(
+        "link[rel~=preconnect],link[rel~=dns-prefetch],link[rel~=prefetch],link[rel~=preload]",
+        """links => links.map(l => l.href)
+          .filter(h => !h.startsWith(location.origin + '/') && !h.startsWith('file:'))""",
+    )
+    assert visit.outside == []
+    assert hints == []
+
+
+@every_visit
+def test_every_resource_arrives(visit: Visit) -> None:
+    assert visit.failed == []
+    broken = visit.page.evaluate(
+        "() => [...document.images].filter(i => i.complete && i.src && !i.naturalWidth).map(i => i.src)"
+    )
+    assert broken == []
+
+
+@every_visit
+def test_console_is_silent(visit: Visit) -> None:
+    assert visit.console == []
+
+
+@every_visit
+def test_mathematics_is_typeset(visit: Visit) -> None:
+    raw, errors = visit.page.evaluate(
+        """() => [
+          [...document.querySelectorAll('.math')].filter(m => !m.querySelector('mjx-container'))
+            .map(m => m.textContent.slice(0, 60)),
+          [...document.querySelectorAll('mjx-merror, [data-mjx-error]')]
+            .map(m => m.getAttribute('data-mjx-error') || m.textContent)]"""
+    )
+    assert raw == []
+    assert errors == []
+
+
+PICTURE = """figure => {
+  const seen = e =>
+    !e.hidden && getComputedStyle(e).display !== 'none' && e.getBoundingClientRect().width > 0;
+  return [...figure.querySelectorAll('img, svg')].filter(seen).map(e => e.src || e.outerHTML).join('|');
+}"""
+
+
+@every_visit
+def test_movable_figures_move(visit: Visit) -> None:
+    """By keyboard and by setting the value, and what is read aloud moves along."""
+    for figure in visit.page.query_selector_all(".cl-frames"):
+        slider = figure.query_selector("input[type=range]")
+        assert slider is not None, "a movable figure without a slider"
+        assert slider.evaluate("s => (s.labels && s.labels.length) || s.getAttribute('aria-label')"), "no label"
+        low, high = (int(slider.get_attribute(name) or "0") for name in ("min", "max"))
+        assert 1 <= high - low <= 11, f"2 to 12 frames, not {high - low + 1}"
+        slider.scroll_into_view_if_needed()
+        start = int(slider.input_value())
+        first = figure.evaluate(PICTURE)
+        assert first, "no picture before the slider is touched"
+        slider.focus()
+        visit.page.keyboard.press("ArrowRight" if start < high else "ArrowLeft")
+        assert figure.evaluate(PICTURE) != first, "an arrow key leaves the picture as it was"
+        pictures = set()
+        for value in range(low, high + 1):
+            slider.evaluate("(s, v) => { s.value = v; s.dispatchEvent(new Event('input', {bubbles: true})); }", value)
+            pictures.add(figure.evaluate(PICTURE))
+        assert len(pictures) == high - low + 1, "some values share a picture"
+
+
+@every_page
+def test_images_have_alt_text_that_says_something(visit: Visit) -> None:
+    alts = visit.page.eval_on_selector_all(
+        ".bd-article img", "all => all.map(i => [i.getAttribute('alt') || '', (i.src || '').slice(0, 80)])"
+    )
+    bad = [
+        (alt, src) for alt, src in alts if len(alt.split()) < 2 or re.search(r"\.(png|svg|jpe?g)$|[0-9a-f]{16}", alt)
+    ]
+    assert bad == []
+
+
+@every_page
+def test_one_search_field(visit: Visit) -> None:
+    shown = visit.page.evaluate(
+        """() => [...document.querySelectorAll('button.search-button-field, button.search-button')]
+          .filter(e => e.getBoundingClientRect().width > 0).map(e => e.className)"""
+    )
+    assert len(shown) <= 1
+
+
+@every_page
+def test_page_is_light(visit: Visit, html: Path) -> None:
+    """A page and its own pictures stay under 2.5 MB; scripts and styles are shared by all pages."""
+    path = html / unquote(urlsplit(visit.page.url).path).lstrip("/")
+    text = path.read_text(encoding="utf-8")
+    pictures = {unquote(src) for src in re.findall(r'src="([^"]*_images/[^"]+)"', text)}
+    weight = path.stat().st_size + sum((path.parent / p).resolve().stat().st_size for p in pictures)
+    assert weight < 2.5e6, f"{weight / 1e6:.2f} MB"
+
+
+# The color of text over everything that is painted behind it, by WCAG 2's formula.
+CONTRAST = r"""() => {
+  const parse = c => {
+    const n = (c.match(/-?[\d.]+(e-?\d+)?/g) || []).map(Number);
+    const scale = c.startsWith('color(') ? 255 : 1;
+    return [n[0] * scale, n[1] * scale, n[2] * scale, n.length > 3 ? n[3] : 1];
+  };
+  const over = (a, b) => [0, 1, 2].map(i => a[i] * a[3] + b[i] * (1 - a[3])).concat(1);
+  const luminance = c => {
+    const linear = v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4;
+    const [r, g, b] = c.slice(0, 3).map(v => linear(v / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const behind = e => {
+    const layers = [];
+    for (; e; e = e.parentElement) {
+      const c = parse(getComputedStyle(e).backgroundColor);
+      if (c[3] > 0) layers.push(c);
+      if (c[3] === 1) break;
+    }
+    return layers.reduceRight((below, layer) => over(layer, below), [255, 255, 255, 1]);
+  };
+  const bad = [];
+  const root = document.querySelector('.bd-article') || document.body;
+  const walker = document.createTreeWalker(root, NodeFilter.SHOW_TEXT);
+  const skipped = 'script, style, svg, mjx-container, .headerlink, [hidden]';
+  while (walker.nextNode()) {
+    const text = walker.currentNode.textContent.trim();
+    const e = walker.currentNode.parentElement;
+    if (!text || e.closest(skipped) || !e.getClientRects().length) continue;
+    const style = getComputedStyle(e);
+    if (style.visibility === 'hidden' || parseFloat(style.opacity) === 0) continue;
+    const paper = behind(e), ink = over(parse(style.color), paper);
+    const [hi, lo] = [luminance(ink), luminance(paper)].sort((a, b) => b - a);
+    const ratio = (hi + 0.05) / (lo + 0.05);
+    const size = parseFloat(style.fontSize);
+    const large = size >= 24 || (size >= 18.6 && parseInt(style.fontWeight) >= 700);
+    if (ratio < (large ? 3 : 4.5)) {
+      bad.push(`${ratio.toFixed(2)} ${text.slice(0, 40)} <${e.tagName} class="${e.className}">`);
+    }
+  }
+  return bad;
+}"""
+
+
+@every_page
+def test_text_is_readable_in_light_and_dark(visit: Visit) -> None:
+    for theme in ("light", "dark"):
+        visit.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
+        visit.page.wait_for_timeout(50)
+        assert visit.page.evaluate(CONTRAST) == [], theme
+    visit.page.evaluate("() => { document.documentElement.dataset.theme = 'light'; }")
+
+
+@every_page
+def test_nothing_sticks_out_on_a_phone(visit: Visit) -> None:
+    """At 360 px the page does not scroll sideways; what is wider scrolls inside its own frame."""
+    size = visit.page.viewport_size
+    visit.page.set_viewport_size({"width": 360, "height": 740})
+    visit.page.wait_for_timeout(100)
+    wide, sticking = visit.page.evaluate(
+        """() => {
+          const scrolls = e => {
+            for (e = e.parentElement; e && e !== document.body; e = e.parentElement) {
+              if (/auto|scroll|hidden|clip/.test(getComputedStyle(e).overflowX)) return true;
+            }
+            return false;
+          };
+          const right = e => Math.round(e.getBoundingClientRect().right);
+          const sticking = [...document.querySelectorAll('.bd-article *')]
+            .filter(e => e.getClientRects().length && !e.closest('svg') && right(e) > 361 && !scrolls(e))
+            .map(e => `${e.tagName}.${e.className.baseVal ?? e.className} ${right(e)}`);
+          return [document.documentElement.scrollWidth, sticking];
+        }"""
+    )
+    visit.page.set_viewport_size(size)
+    assert wide <= 361
+    assert sticking == []
+
+
+@pytest.mark.parametrize("how", ["served", "disk"])
+def test_search_finds_a_word(how: str, browser: Any, server: str, html: Path) -> None:
+    opened = open_page(browser, server if how == "served" else f"file://{html}", "search.html?q=contrastive")
+    opened.page.wait_for_selector("#search-results ul.search li", timeout=10_000)
+    opened.page.wait_for_timeout(500)
+    hits = opened.page.eval_on_selector_all("#search-results ul.search li a", "all => all.map(a => a.textContent)")
+    assert len(hits) >= 1
+    assert (opened.outside, opened.failed, opened.console) == ([], [], [])
+    opened.page.context.close()
+
+
+@pytest.mark.parametrize("how", ["served", "disk"])
+def test_index_leads_to_the_landing_page(how: str, browser: Any, server: str, html: Path) -> None:
+    opened = open_page(browser, server if how == "served" else f"file://{html}", "index.html", settle=False)
+    opened.page.wait_for_selector(".bd-article h1")
+    assert opened.page.url.endswith("book/intro.html")
+    opened.page.context.close()
+
+
+def test_every_internal_link_and_anchor_resolves(html: Path) -> None:
+    soups = {
+        path: BeautifulSoup(path.read_text(encoding="utf-8"), "html.parser")
+        for path in html.rglob("*.html")
+        if "_static" not in path.parts
+    }
+    names = {
+        path: {tag.get("id") for tag in soup.find_all(id=True)} | {a.get("name") for a in soup.find_all("a")}
+        for path, soup in soups.items()
+    }
+    dead = []
+    for path, soup in soups.items():
+        for link in soup.find_all("a", href=True):
+            parts = urlsplit(link["href"])
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
+            fragment = unquote(parts.fragment)
+            if not target.exists() or (fragment and target in names and fragment not in names[target]):
+                dead.append(f"{path.relative_to(html)}: {link['href']}")
+    assert dead == []
