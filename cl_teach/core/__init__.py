@@ -4,7 +4,7 @@ In order of reading: `similarity` (directions and masks), `contrast` (the one lo
 negatives), `queue` and `teacher` (the two pieces with memory), `checks` (how bad input is answered).
 """
 
-from .contrast import clip_loss, info_nce, nt_xent, reduce, softmax_contrast, sup_con
+from .contrast import clip_loss, info_nce, nt_xent, one_positive_contrast, reduce, softmax_contrast, sup_con
 from .queue import FeatureQueue
 from .regression import regression_loss
 from .similarity import cosine_similarity, normalize, other_view_mask, same_label_mask, self_mask
@@ -18,6 +18,7 @@ __all__ = [
     "info_nce",
     "normalize",
     "nt_xent",
+    "one_positive_contrast",
     "other_view_mask",
     "reduce",
     "regression_loss",

@@ -35,12 +35,13 @@ from .checks import (
     check_labels,
     check_mask,
     check_positive,
+    check_same_length,
     check_same_shape,
     check_same_width,
 )
 from .similarity import normalize, other_view_mask, same_label_mask, self_mask
 
-__all__ = ["clip_loss", "info_nce", "nt_xent", "reduce", "softmax_contrast", "sup_con"]
+__all__ = ["clip_loss", "info_nce", "nt_xent", "one_positive_contrast", "reduce", "softmax_contrast", "sup_con"]
 
 REDUCTIONS = ("mean", "sum", "none")
 
@@ -137,12 +138,32 @@ def info_nce(
     check_same_width(query=query, negatives=negatives)
     if negatives.ndim == 3 and len(negatives) != len(query):
         raise ValueError(f"negatives: expected one set for each of {len(query)} queries, got {len(negatives)}")
-    own = (q * k).sum(1, keepdim=True)  # (n, 1)
     others = (normalize(negatives) @ q[..., None]).squeeze(-1) if negatives.ndim == 3 else q @ normalize(negatives).mT
-    logits = torch.cat([own, others], 1) / temperature  # (n, 1 + k)
-    positives = torch.zeros_like(logits, dtype=torch.bool)
-    positives[:, 0] = True
-    return softmax_contrast(logits, positives, reduction=reduction)
+    return one_positive_contrast((q * k).sum(1) / temperature, others / temperature, reduction=reduction)
+
+
+def one_positive_contrast(positive: Tensor, negatives: Tensor, *, reduction: str = "mean") -> Tensor:
+    """The softmax contrast where each anchor has one positive and its own list of negatives, given as logits.
+
+    Args:
+        positive: ``(n,)`` logits of the positives.
+        negatives: ``(n, k)`` logits of the negatives.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the anchors.
+
+    Returns:
+        Scalar, or ``(n,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes do not fit, NaN.
+    """
+    check_embeddings(ndim=1, positive=positive)
+    check_embeddings(negatives=negatives)
+    check_same_length(positive=positive, negatives=negatives)
+    logits = torch.cat([positive[:, None], negatives], 1)  # (n, 1 + k)
+    first = torch.zeros_like(logits, dtype=torch.bool)
+    first[:, 0] = True
+    return softmax_contrast(logits, first, reduction=reduction)
 
 
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean") -> Tensor:

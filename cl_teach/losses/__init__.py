@@ -1,0 +1,1 @@
+"""Part 3, Losses: nine ways to reshape the comparison."""

@@ -1,0 +1,156 @@
+r"""Decoupled Contrastive Learning. Chun-Hsiao Yeh, Cheng-Yao Hong, Yen-Chi Hsu, Tyng-Luh Liu, Yubei Chen, Yann LeCun;
+ECCV 2022; https://arxiv.org/abs/2110.06848.
+
+For anchor :math:`i` of view :math:`k`, with :math:`p_i = \hat z_i^{(1)\top}\hat z_i^{(2)}` and the negatives' sum
+:math:`U_i^{(k)} = \sum_{l}\sum_{j\ne i} e^{\hat z_i^{(k)\top}\hat z_j^{(l)}/\tau}`,
+
+.. math::
+    L_{\mathrm{InfoNCE},i} = -\frac{p_i}{\tau} + \log\big(e^{p_i/\tau} + U_i\big), \qquad
+    L_{\mathrm{DCL},i} = -\frac{p_i}{\tau} + \log U_i .
+
+What changes and why: every gradient of InfoNCE is the gradient of DCL times the negative-positive-coupling multiplier
+:math:`q_i = U_i/(e^{p_i/\tau}+U_i) < 1`, which is small when the positive is already close or the negatives are few.
+DCL leaves the positive out of the denominator, so that :math:`q_i = 1` and a small batch keeps a full-size gradient.
+DCLW also weights the attraction by :math:`w_i = 2 - e^{p_i/\sigma} / \mathrm{mean}_j\, e^{p_j/\sigma}`.
+
+Paper versus code. No repository could be verified as the authors'. (1) Re-implementations differ in reduction by
+factors of two; here it is the mean over all 2N anchors. (2) One lets the gradient flow through :math:`w`, the other
+does not; here the weight is a constant unless ``attach_weight`` says otherwise. (3) One masks by adding log(1e-45)
+after the division by the temperature, which leaks the self-similarity back at temperatures near 0.004; here masked
+entries leave the sum exactly. (4) N = 1 has no negatives and is an error, not minus infinity.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.checks import check_batch, check_embeddings, check_positive, check_same_shape
+from ..core.contrast import reduce
+from ..core.similarity import normalize, self_mask
+
+__all__ = ["DecoupledTerms", "dcl", "dclw", "decoupled_terms", "positive_weight"]
+
+
+class DecoupledTerms(NamedTuple):
+    """The two halves of every anchor's loss; first views first.
+
+    Attributes:
+        positive: ``(2N,)`` similarity to the positive over temperature.
+        negatives: ``(2N,)`` log of the negatives' sum, log U.
+    """
+
+    positive: Tensor
+    negatives: Tensor
+
+    @property
+    def coupling(self) -> Tensor:
+        """``(2N,)`` negative-positive-coupling multiplier q in (0, 1): InfoNCE's gradient over DCL's."""
+        return torch.sigmoid(self.negatives - self.positive)
+
+
+def decoupled_terms(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1) -> DecoupledTerms:
+    """Positive logit and log-sum of the negatives for each of the 2N anchors.
+
+    Args:
+        z1: ``(N, d)`` first views, any scale (normalized here).
+        z2: ``(N, d)`` second views.
+        temperature: greater than 0.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, fewer than two samples, NaN, temperature not positive.
+    """
+    check_embeddings(z1=z1, z2=z2)
+    check_same_shape(z1=z1, z2=z2)
+    check_positive(temperature=temperature)
+    check_batch(len(z1), 2, name="z1", why="to have a negative")
+    z = normalize(torch.cat([z1, z2]))  # (2N, d)
+    logits = z @ z.mT / temperature  # (2N, 2N)
+    same_sample = self_mask(len(z1), z.device).repeat(2, 2)  # the anchor itself and its positive
+    positive = logits.diagonal(len(z1)).repeat(2)  # (2N,), the same number for both directions
+    return DecoupledTerms(positive, logits.masked_fill(same_sample, -math.inf).logsumexp(1))
+
+
+def dcl(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1, *, reduction: str = "mean") -> Tensor:
+    """The decoupled loss: attraction at full strength, repulsion by a softmax over negatives only.
+
+    It is not bounded below and can be negative; its level says nothing beside InfoNCE's.
+
+    Args:
+        z1: ``(N, d)`` first views, any scale (normalized here).
+        z2: ``(N, d)`` second views.
+        temperature: greater than 0.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the 2N anchors, first views first.
+
+    Returns:
+        Scalar, or ``(2N,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, fewer than two samples, NaN, temperature not positive.
+
+    Source: Yeh et al. (2022), the DCL loss.
+    """
+    terms = decoupled_terms(z1, z2, temperature)
+    return reduce(terms.negatives - terms.positive, reduction)
+
+
+def positive_weight(z1: Tensor, z2: Tensor, sigma: float = 0.5) -> Tensor:
+    r"""Weights of the attraction: badly aligned pairs pull more.
+
+    .. math:: w_i = 2 - \frac{e^{p_i/\sigma}}{\frac1N\sum_j e^{p_j/\sigma}}
+
+    Args:
+        z1: ``(N, d)`` first views.
+        z2: ``(N, d)`` second views.
+        sigma: how sharply; for large values all weights become 1.
+
+    Returns:
+        ``(N,)`` with mean exactly 1, between 2 - N and 2; may be negative.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, NaN, sigma not positive.
+    """
+    check_embeddings(z1=z1, z2=z2)
+    check_same_shape(z1=z1, z2=z2)
+    check_positive(sigma=sigma)
+    p = (normalize(z1) * normalize(z2)).sum(1)  # (N,)
+    return 2 - len(p) * (p / sigma).softmax(0)
+
+
+def dclw(
+    z1: Tensor,
+    z2: Tensor,
+    temperature: float | Tensor = 0.1,
+    *,
+    sigma: float = 0.5,
+    attach_weight: bool = False,
+    reduction: str = "mean",
+) -> Tensor:
+    """DCL whose attraction is weighted by `positive_weight`.
+
+    Args:
+        z1: ``(N, d)`` first views, any scale (normalized here).
+        z2: ``(N, d)`` second views.
+        temperature: greater than 0.
+        sigma: see `positive_weight`.
+        attach_weight: let the gradient flow through the weight.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the 2N anchors, first views first.
+
+    Returns:
+        Scalar, or ``(2N,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, fewer than two samples, NaN, temperature or sigma not positive.
+
+    Source: Yeh et al. (2022), the DCLW loss.
+    """
+    terms = decoupled_terms(z1, z2, temperature)
+    weight = positive_weight(z1, z2, sigma).repeat(2)
+    return reduce(terms.negatives - (weight if attach_weight else weight.detach()) * terms.positive, reduction)
