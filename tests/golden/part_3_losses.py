@@ -13,6 +13,8 @@ from cl_teach.losses.dcl import dcl as dcl_loss
 from cl_teach.losses.dcl import dclw, decoupled_terms, positive_weight
 from cl_teach.losses.feature_transformation import feature_transformation as ft_loss
 from cl_teach.losses.feature_transformation import transformed_scores
+from cl_teach.losses.groco import groco as groco_loss
+from cl_teach.losses.groco import group_order
 from cl_teach.losses.hallucinator import (
     Hallucinator,
     hallucinated_moco,
@@ -22,8 +24,10 @@ from cl_teach.losses.hallucinator import (
 from cl_teach.losses.isogclr import ISogCLR, SogCLR, robust_objective
 from cl_teach.losses.mochi import Mixture, hardest_rows, mix
 from cl_teach.losses.mochi import mochi as mochi_loss
+from cl_teach.losses.swav import push_front, sinkhorn
+from cl_teach.losses.swav import swav as swav_loss
 
-__all__ = ["amcl", "cacr", "dcl", "feature_transformation", "hallucinator", "isogclr", "mochi"]
+__all__ = ["amcl", "cacr", "dcl", "feature_transformation", "groco", "hallucinator", "isogclr", "mochi", "swav"]
 
 
 def dcl(quantity, inputs, params):
@@ -196,4 +200,39 @@ def hallucinator(quantity, inputs, params):
         p1, p2 = with_grad(inputs["p1"]), with_grad(inputs["p2"])
         loss = hallucinated_simsiam(network, p1, p2, inputs["z1"], inputs["z2"], params["ratio1"], params["ratio2"])
         return {"loss": loss, **gradients(loss, p1=p1, p2=p2)}
+    raise UnknownQuantity(quantity)
+
+
+def groco(quantity, inputs, params):
+    if quantity != "groco_loss":
+        raise UnknownQuantity(quantity)
+    views, count = with_grad(inputs["views"]), params["n_pos_views"]
+    settings = {"top_negatives": params["topk_neg"], "steepness": params["steepness"]}
+    losses = groco_loss(views, positive_views=count, stop_gradient=params["stop_grad"], **settings)
+    first = group_order(views[0], views[1:count], views[0], **settings)
+    return {
+        "loss": losses.mean(),
+        **gradients(losses.mean(), views=views),
+        "loss_per_anchor_view": losses,
+        "scores_view0": first.scores,
+        "prob_positive_rank_view0": first.positive_rank,
+    }
+
+
+def swav(quantity, inputs, params):
+    settings = {"epsilon": params["epsilon"], "iterations": params["iterations"]}
+    if quantity == "sinkhorn_codes":
+        codes = sinkhorn(inputs["scores"], **settings)
+        return {"Q": codes, "row_sum_max_err": (codes.sum(1) - 1).abs().max(), "column_sum": codes.sum(0)}
+    if quantity == "swav_loss":
+        z, prototypes, queue = with_grad(inputs["z"]), with_grad(inputs["C"]), inputs.get("queue")
+        assign = params["assign"]
+        loss, codes = swav_loss(
+            z, prototypes, temperature=params["temperature"], assign=assign, queue=queue, **settings
+        )
+        result = {"loss": loss, "Q": codes, **gradients(loss, z=z, C=prototypes)}
+        if queue is not None:
+            pushed = [push_front(old, normalize(z[a])) for old, a in zip(queue, assign, strict=True)]
+            result["new_queue"] = torch.stack(pushed)
+        return result
     raise UnknownQuantity(quantity)

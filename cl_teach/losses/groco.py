@@ -1,0 +1,167 @@
+r"""Learning by Sorting: Self-supervised Learning with Group Ordering Constraints. Nina Shvetsova, Felix Petersen, Anna
+Kukleva, Bernt Schiele, Hilde Kuehne; ICCV 2023; https://arxiv.org/abs/2301.02009.
+
+An anchor's m positives should rank above its k hardest negatives. The similarities x, negatives first and each group in
+ascending order, pass through an odd-even sorting network whose comparators are soft: neighbors :math:`a, a+1` become
+
+.. math::
+    x_a' = \alpha x_a + (1-\alpha) x_{a+1}, \quad x_{a+1}' = (1-\alpha) x_a + \alpha x_{a+1}, \qquad
+    \alpha = \tfrac1\pi\arctan\big(\beta(x_{a+1}-x_a)\big) + \tfrac12 .
+
+The same mixing of columns turns the identity into a doubly stochastic P, where :math:`P_{rc}` is the probability that
+input r ends at rank c. Only the group of a rank matters:
+
+.. math::
+    \pi_r = \sum_{c\ge k} P_{rc}, \qquad
+    L_i = -\frac1n\sum_r \big[y_r\log\pi_r + (1-y_r)\log(1-\pi_r)\big], \quad y_r = [r\ge k],\ n = k+m .
+
+What changes and why: no softmax over pairs. The network compares neighbors, so the force gathers at the border between
+the groups, on weak positives and strong negatives.
+
+Paper versus code. (1) Negatives come from the anchor's own view only and are constants, as are the positives
+(``stop_gradient``). (2) The order is found on values, so the gradient flows through what was selected, not through
+the selection. (3) The code averages two equal cross-entropies; this is their common value. (4) With steepness 1 and
+cosines :math:`\alpha\le0.85`, so the loss has a floor well above 0: 0.147 for k = 10, one positive at 1 and negatives
+at -1. (5) In multi-crop only the first views serve as positives, all views are anchors.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ..core.checks import check_batch, check_embeddings, check_positive
+from ..core.similarity import normalize, self_mask
+
+__all__ = ["GroupOrder", "group_order", "groco", "soft_sort"]
+
+
+class GroupOrder(NamedTuple):
+    """One view's anchors with what the sorting network sees and says.
+
+    Attributes:
+        loss: ``(N,)`` loss of each anchor.
+        scores: ``(N, n)`` similarities in the order of the network: k negatives, then m positives, each ascending.
+        positive_rank: ``(N, n)`` probability that each of them ends among the top m ranks.
+    """
+
+    loss: Tensor
+    scores: Tensor
+    positive_rank: Tensor
+
+
+def soft_sort(x: Tensor, steepness: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Differentiable odd-even transposition sort in n layers, ascending.
+
+    Args:
+        x: ``(..., n)``.
+        steepness: of the comparators; the larger, the closer to a hard sort.
+
+    Returns:
+        ``(..., n)`` relaxed sorted values and the ``(..., n, n)`` doubly stochastic matrix P with ``sorted = x @ P``.
+
+    Raises:
+        TypeError: not a floating tensor.
+        ValueError: steepness not positive.
+
+    Source: Petersen et al., Differentiable Sorting Networks (2021), with the Cauchy relaxation (2022).
+    """
+    if not x.is_floating_point():
+        raise TypeError(f"x: expected a floating dtype, got {x.dtype}")
+    check_positive(steepness=steepness)
+    n = x.shape[-1]
+    P = torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape, n)
+    for layer in range(n):
+        first = layer % 2
+        pairs = (n - first) // 2
+        stop = first + 2 * pairs  # an unpaired wire at either end passes unchanged
+        low, high = x[..., first:stop:2], x[..., first + 1 : stop : 2]  # (..., pairs)
+        keep = torch.arctan(steepness * (high - low)) / math.pi + 0.5
+        x = _exchange(x, keep, first, stop, dim=-1)
+        P = _exchange(P, keep[..., None, :], first, stop, dim=-1)
+    return x, P
+
+
+def _exchange(x: Tensor, keep: Tensor, first: int, stop: int, dim: int) -> Tensor:
+    """Mix neighboring columns: each keeps the share ``keep`` of itself and takes the rest from the other."""
+    left, right = x[..., first:stop:2], x[..., first + 1 : stop : 2]
+    mixed = torch.stack([keep * left + (1 - keep) * right, (1 - keep) * left + keep * right], dim=-1).flatten(-2)
+    return torch.cat([x[..., :first], mixed, x[..., stop:]], dim=dim)
+
+
+def group_order(
+    anchors: Tensor, positives: Tensor, negatives: Tensor, *, top_negatives: int = 10, steepness: float = 1.0
+) -> GroupOrder:
+    """Order one view's anchors; see `GroupOrder`.
+
+    Args:
+        anchors: ``(N, d)``, any scale (normalized here).
+        positives: ``(m, N, d)``, the positive views; row i belongs to anchor i.
+        negatives: ``(N, d)``, one embedding an image; an anchor's own row is left out.
+        top_negatives: k, between 1 and N - 1.
+        steepness: of the comparators.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: no positives, too few images for ``top_negatives``, NaN, steepness not positive.
+    """
+    check_embeddings(anchors=anchors, negatives=negatives)
+    check_embeddings(ndim=3, positives=positives)
+    if top_negatives < 1:
+        raise ValueError(f"top_negatives: expected at least 1, got {top_negatives}")
+    check_batch(len(anchors), top_negatives + 1, name="anchors", why=f"for top_negatives={top_negatives}")
+    z = normalize(anchors)
+    near = (z * normalize(positives)).sum(-1).mT.sort(-1).values  # (N, m)
+    far = (z @ normalize(negatives).mT).masked_fill(self_mask(len(z), z.device), -math.inf)
+    far = far.topk(top_negatives, dim=1).values.flip(1)  # (N, k), ascending
+    scores = torch.cat([far, near], dim=1)  # (N, n)
+    _, P = soft_sort(scores, steepness)
+    positive_rank = P[..., top_negatives:].sum(-1).clamp(0, 1)  # (N, n)
+    target = torch.zeros_like(scores)
+    target[:, top_negatives:] = 1
+    # PyTorch's binary cross-entropy holds each logarithm above -100
+    loss = F.binary_cross_entropy(positive_rank, target, reduction="none").mean(1)
+    return GroupOrder(loss, scores, positive_rank)
+
+
+def groco(
+    views: Tensor,
+    *,
+    top_negatives: int = 10,
+    steepness: float = 1.0,
+    positive_views: int | None = None,
+    stop_gradient: bool = True,
+) -> Tensor:
+    """Group ordering constraints over several views, one loss an anchor view.
+
+    Args:
+        views: ``(V, N, d)``, any scale (normalized here).
+        top_negatives: k hardest negatives of each anchor, from its own view.
+        steepness: of the comparators.
+        positive_views: only the first so many views serve as positives; None means all V.
+        stop_gradient: whether positives and negatives are constants.
+
+    Returns:
+        ``(V,)`` mean loss of the anchors of each view; the loss to minimize is their mean.
+
+    Raises:
+        TypeError: not a floating tensor.
+        ValueError: not three-dimensional, fewer than two positive views, too few images, NaN, steepness not positive.
+
+    Source: Shvetsova et al. (2023), released loss.
+    """
+    check_embeddings(ndim=3, views=views)
+    count = len(views) if positive_views is None else positive_views
+    if not 2 <= count <= len(views):
+        raise ValueError(f"positive_views: expected between 2 and the {len(views)} views, got {count}")
+    targets = views.detach() if stop_gradient else views
+    losses = []
+    for a in range(len(views)):  # a handful of views, each with its own set of positives
+        others = targets[[v for v in range(count) if v != a]]
+        order = group_order(views[a], others, targets[a], top_negatives=top_negatives, steepness=steepness)
+        losses.append(order.loss.mean())
+    return torch.stack(losses)
