@@ -29,9 +29,11 @@ __all__ = [
     "Record",
     "compare",
     "load",
+    "load_runs",
     "paired_difference",
     "record",
     "repository_root",
+    "save_runs",
     "verdict",
 ]
 
@@ -300,8 +302,46 @@ def repository_root(start: Path | str | None = None) -> Path | None:
     return None
 
 
-def _folder(root: Path | str | None) -> Path:
+def save_runs(slug: str, runs: Sequence[dict[str, Any]], *, root: Path | str | None = None) -> None:
+    """Keep the single runs of a sweep beside the records, in ``data/evidence/runs/<slug>.json``, for figures.
+
+    Args:
+        slug: as in `record`.
+        runs: one flat dictionary a run: its settings, its seed, its metrics. Numbers are rounded to six digits.
+        root: the repository; default: see `repository_root`.
+
+    Raises:
+        ValueError: no runs, or runs with different keys.
+        FileNotFoundError: no repository to write to.
+    """
+    if not runs or any(run.keys() != runs[0].keys() for run in runs):
+        raise ValueError("runs: expected at least one run, all with the same keys")
+    folder = _folder(root) / "runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = [{k: _round(v) if isinstance(v, float) else v for k, v in run.items()} for run in runs]
+    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+    (folder / f"{slug}.json").write_text(f"[\n{lines}\n]\n", encoding="utf-8")
+
+
+def load_runs(slug: str, *, root: Path | str | None = None) -> list[dict[str, Any]]:
+    """What `save_runs` kept.
+
+    Raises:
+        FileNotFoundError: nothing was kept under this slug, or there is no repository.
+    """
+    file = _folder(root, reading=True) / "runs" / f"{slug}.json"
+    if not file.is_file():
+        raise FileNotFoundError(f"{file}: no runs of {slug!r} were kept; `make evidence ONLY={slug}` makes them")
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _folder(root: Path | str | None, *, reading: bool = False) -> Path:
     found = Path(root) if root is not None else repository_root()
+    shipped = (
+        Path(__file__).parent / "records"
+    )  # an installed package brings the records that its release was made with
+    if reading and found is None and shipped.is_dir():
+        return shipped
     if found is None:
         raise FileNotFoundError(
             f"no checkout of the project in {Path.cwd()} or above, so there is no data/evidence; "

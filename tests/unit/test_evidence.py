@@ -245,3 +245,14 @@ def test_the_wheel_lists_every_package_and_the_records() -> None:
     listed = set(tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"])
     folders = {".".join(p.parent.relative_to(ROOT).parts) for p in (ROOT / "cl_teach").rglob("__init__.py")}
     assert listed == folders | {"cl_teach.records"}
+
+
+def test_single_runs_of_a_sweep_come_back_as_they_were_kept(root: Path) -> None:
+    runs = [{"temperature": t, "seed": s, "accuracy": 0.8 + s / 3} for t in (0.1, 0.5) for s in range(3)]
+    evidence.save_runs("dcl", runs)
+    for got, kept in zip(evidence.load_runs("dcl"), runs, strict=True):
+        assert got == pytest.approx(kept, rel=1e-5)
+    with pytest.raises(FileNotFoundError, match="make evidence ONLY=cacr"):
+        evidence.load_runs("cacr")
+    with pytest.raises(ValueError, match="same keys"):
+        evidence.save_runs("dcl", [{"a": 1}, {"b": 1}])
