@@ -139,7 +139,8 @@ def fit(
     losses: list[Tensor] = []
     metrics: list[dict[str, Any]] = []
     start = time.perf_counter()
-    with tqdm(total=steps, desc=description, leave=False, disable=not progress) as bar:
+    quiet = {} if progress else {"disable": True}  # absent, not False: TQDM_DISABLE=1 then still silences every bar
+    with tqdm(total=steps, desc=description, leave=False, **quiet) as bar:
         for epoch in range(1, epochs + 1):
             module.train()
             for rows in batches(len(tensors[0]), batch_size, generator):
