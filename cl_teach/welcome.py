@@ -22,7 +22,9 @@ def welcome(*, cpu_seconds: float, gpu_seconds: float) -> None:
     from . import __version__
 
     where = device()
-    name = torch.cuda.get_device_name(where) if where.type == "cuda" else f"{torch.get_num_threads()} CPU threads"
+    threads = torch.get_num_threads()
+    processor = "1 CPU thread" if threads == 1 else f"{threads} CPU threads"
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else processor
     seconds = at_scale(cpu_seconds, gpu_seconds)
     print(f"cl_teach {__version__}, torch {torch.__version__.split('+')[0]}, Python {platform.python_version()}")
     print(f"running on {name} at {at_scale('small', 'full')} scale; expect about {seconds:.0f} seconds")
