@@ -39,7 +39,8 @@ def train() -> tuple[Tensor, Tensor, dict[int, Tensor]]:
     change, draw = simclr_augment(channels=1), torch.Generator().manual_seed(0)
     owner = torch.arange(len(images)).repeat_interleave(COPIES)
     shown = change(images[owner], generator=draw)  # the copies that are drawn stay the same
-    model = torch.nn.Sequential(ConvEncoder(), ProjectionHead(encoder.feature_dim, 2))
+    encoder = ConvEncoder()
+    model = torch.nn.Sequential(encoder, ProjectionHead(encoder.feature_dim, 2))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     places = {}
     for step in range(max(STEPS) + 1):

@@ -65,7 +65,7 @@ EXERCISES = {
             Case(
                 "random modes",
                 lambda seed: (*torch.rand(2, 5, generator=torch.Generator().manual_seed(seed)), 0.05, 0.2),
-                "Both derivatives contain the same bracket, 1 - (1 + noise) p. p gets s times it, s gets 2 p s times it.",
+                "Both contain the same bracket, 1 - (1 + noise) p. p gets s times it, s gets 2 p s times it.",
             ),
             Case(
                 "at rest in the origin",

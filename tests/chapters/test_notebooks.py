@@ -38,6 +38,12 @@ def test_first_cells_say_title_colab_goals_needs_and_run_time(path: Path) -> Non
     assert second.cell_type == "code", "the second cell brings cl_teach to Colab"
     for wanted in ("import cl_teach", "--no-deps", f"git+{address.current()}", "cl_teach.welcome("):
         assert wanted in second.source, f"the second cell lacks {wanted!r}"
+    assert re.search(r"^\s+%pip install", second.source, re.MULTILINE), "the install line is commented out"
+
+
+def test_the_table_of_contents_lists_every_chapter_once() -> None:
+    listed = re.findall(r"chapters/\S+", (ROOT / "book" / "_toc.yml").read_text())
+    assert sorted(listed) == sorted(str(path.relative_to(ROOT).with_suffix("")) for path in CHAPTERS)
 
 
 @every_chapter
