@@ -18,6 +18,8 @@ URL    ?=
 HTML   := _build/html/index.html
 
 export PYTHONHASHSEED := 0
+# Idle OpenMP threads sleep instead of spinning: on a busy machine a spinning one keeps the working one from its core.
+export OMP_WAIT_POLICY := PASSIVE
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)

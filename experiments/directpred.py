@@ -111,14 +111,14 @@ def main() -> None:
             "trained",
             "spread",
             "lower",
-            "Without a predictor the embeddings collapse.",
+            "Without a predictor the embeddings spread less.",
         ),
         "stop-gradient-needed": (
             "no-stop-gradient",
             "trained",
             "spread",
             "lower",
-            "Without the stop-gradient the embeddings collapse.",
+            "Without the stop-gradient the embeddings spread less, down to collapse.",
         ),
         "directpred-keeps-rank": (
             "directpred",

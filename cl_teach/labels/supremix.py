@@ -1,0 +1,174 @@
+r"""Mixup Your Own Pairs (SupReMix). Yilei Wu, Zijian Dong, Chongyao Chen, Wangchunshu Zhou, Juan Helen Zhou; 2023;
+https://arxiv.org/abs/2309.16633.
+
+Labels are numbers. Beside the real pairs, each anchor i gets virtual ones, mixed in embedding space from constants
+:math:`\bar z`:
+
+.. math::
+    m_{ik} &= \lambda_{ik}\bar z_i + (1-\lambda_{ik})\bar z_k \quad (y_k\ne y_i)
+        && \text{hard negative, label between the two,} \\
+    p_{ijk} &= \alpha\bar z_j + (1-\alpha)\bar z_k,\ \alpha = \tfrac{y_k-y_i}{y_k-y_j} \quad (y_j<y_i<y_k)
+        && \text{hard positive, label exactly } y_i .
+
+With weights :math:`1+|\Delta y|` on negatives, the denominator :math:`D_i` sums real rows, mixed negatives and mixed
+positives, and
+
+.. math::
+    L = \frac1M\sum_i\frac{-1}{|P_i|+|W_i|}\Big[\sum_{j\in P_i}\log\frac{e^{z_i\cdot z_j/\tau}}{D_i}
+        + \sum_{(j,k)\in W_i}\log\frac{e^{z_i\cdot p_{ijk}/\tau}}{D_i}\Big].
+
+What changes and why: contrast with equal labels breaks the space into clumps in any order. A hard positive pulls the anchor
+onto the segment between its label neighbors, a hard negative keeps it away from too far: the space becomes ordered.
+
+Paper versus code. The repository that the paper names holds a README only; a public release with the same title was the
+source. (1) It shifts real and mixed logits by different maxima before adding them, which changes the loss; here there is
+one log-sum-exp. (2) It attaches weights to the wrong mixtures when padding is removed; not here. (3) A mixture type that is
+switched off leaves zero vectors behind as fake pairs; here it is gone. (4) Mixtures are not normalized again. (5) Only
+similarities are mixed, :math:`z_i\cdot m_{ik} = \lambda z_i\cdot\bar z_i + (1-\lambda) z_i\cdot\bar z_k`, so no mixed
+vector is ever built.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.checks import check_embeddings, check_in_range, check_positive, check_same_length
+from ..core.contrast import reduce
+from ..core.similarity import normalize, self_mask
+
+__all__ = ["MixedPositives", "draw_shares", "mixed_positives", "supremix"]
+
+
+class MixedPositives(NamedTuple):
+    """The pairs that are mixed into positives, one entry a triple.
+
+    Attributes:
+        anchor: ``(t,)`` row i.
+        below: ``(t,)`` row j with a smaller label.
+        above: ``(t,)`` row k with a larger label.
+        share: ``(t,)`` weight of ``below``.
+    """
+
+    anchor: Tensor
+    below: Tensor
+    above: Tensor
+    share: Tensor
+
+
+def draw_shares(n: int, *, a: float = 2.0, b: float = 8.0, seed: int | None = None) -> Tensor:
+    """Draw the anchor's share in every mixed negative from Beta(a, b).
+
+    Args:
+        n: number of rows M.
+        a: first shape parameter.
+        b: second shape parameter; with the defaults the anchor's mean share is 0.2.
+        seed: of the draw; the global state of torch if None.
+
+    Returns:
+        ``(n, n)`` in [0, 1], float64, CPU.
+
+    Raises:
+        ValueError: a value not positive.
+    """
+    check_positive(n=n, a=a, b=b)
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    # A Beta draw is a quotient of two Gamma draws; torch's own distribution takes no generator.
+    x, y = (torch._standard_gamma(torch.full((n, n), s, dtype=torch.float64), generator=generator) for s in (a, b))
+    return x / (x + y)
+
+
+def mixed_positives(labels: Tensor, window: float) -> MixedPositives:
+    """All pairs of rows around each anchor whose mixture has the anchor's label.
+
+    Args:
+        labels: ``(M,)`` numbers.
+        window: both partners' labels are nearer than this (strictly).
+
+    Raises:
+        TypeError: not a floating tensor.
+        ValueError: NaN, window not positive.
+    """
+    check_embeddings(ndim=1, labels=labels)
+    check_positive(window=window)
+    gap = labels[None, :] - labels[:, None]  # (M, M), y_j - y_i
+    below, above = (gap < 0) & (gap > -window), (gap > 0) & (gap < window)
+    i, j, k = (below[:, :, None] & above[:, None, :]).nonzero(as_tuple=True)
+    return MixedPositives(i, j, k, (labels[k] - labels[i]) / (labels[k] - labels[j]))
+
+
+def supremix(
+    z: Tensor,
+    labels: Tensor,
+    shares: Tensor | None = None,
+    temperature: float = 0.3,
+    *,
+    window: float | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Distance-weighted supervised contrast with mixed negatives and mixed positives.
+
+    Args:
+        z: ``(M, d)`` embeddings, both views stacked, any scale (normalized here).
+        labels: ``(M,)`` numbers; exactly equal labels are positives.
+        shares: ``(M, M)`` the anchor's share in each mixed negative, from `draw_shares`; None for no mixed negatives.
+        temperature: greater than 0.
+        window: for `mixed_positives`; None for no mixed positives.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the M anchors.
+
+    Returns:
+        Scalar, or ``(M,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes do not fit, NaN, a share outside [0, 1], an anchor without any positive, a value out of range.
+
+    Source: Wu et al. (2023).
+    """
+    check_embeddings(z=z)
+    check_embeddings(ndim=1, labels=labels)
+    check_same_length(z=z, labels=labels)
+    check_positive(temperature=temperature)
+    z = normalize(z)
+    frozen = z.detach()
+    rows = len(z)
+    distance = (labels[:, None] - labels[None, :]).abs().to(z)
+    itself = self_mask(rows, z.device)
+    positives = (distance == 0) & ~itself
+    logits = z @ z.mT / temperature  # real pairs, gradient on both sides
+    parts = [(logits + distance.log1p()).masked_fill(itself, -math.inf)]  # log of (1 + distance) e^s
+    gained, count = (logits * positives).sum(1), positives.sum(1).to(z)
+
+    to_frozen = z @ frozen.mT / temperature  # gradient through the anchor only
+    if shares is not None:
+        check_embeddings(shares=shares)
+        if shares.shape != (rows, rows):
+            raise ValueError(f"shares: expected shape {(rows, rows)}, got {tuple(shares.shape)}")
+        check_in_range(0, 1, shares=shares)
+        share = shares.to(z)
+        mixed = share * to_frozen.diagonal()[:, None] + (1 - share) * to_frozen
+        weight = ((1 - share) * distance).log1p()
+        parts.append((mixed + weight).masked_fill(distance == 0, -math.inf))
+    if window is not None:
+        i, j, k, share = mixed_positives(labels, window)
+        score = share.to(z) * to_frozen[i, j] + (1 - share.to(z)) * to_frozen[i, k]  # (t,)
+        gained = gained.index_add(0, i, score)
+        count = count + torch.bincount(i, minlength=rows).to(z)
+        parts.append(_row_logsumexp(score, i, rows)[:, None])
+    if not torch.compiler.is_compiling() and (count == 0).any():
+        raise ValueError("labels: every anchor needs a positive; pass two views of each sample")
+    denominator = torch.cat(parts, 1).logsumexp(1)
+    return reduce(denominator - gained / count, reduction)
+
+
+def _row_logsumexp(values: Tensor, row: Tensor, rows: int) -> Tensor:
+    """Log-sum-exp of scattered values row by row; minus infinity for a row without any."""
+    top = torch.full((rows,), -math.inf, dtype=values.dtype, device=values.device)
+    top = top.scatter_reduce(0, row, values.detach(), "amax")
+    safe = torch.where(top.isinf(), 0.0, top)
+    total = torch.zeros_like(top).index_add(0, row, (values - safe[row]).exp())
+    empty = total == 0
+    return torch.where(empty, -math.inf, torch.where(empty, 1.0, total).log() + safe)
