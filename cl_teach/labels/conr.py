@@ -1,8 +1,8 @@
 r"""ConR: Contrastive Regularizer for Deep Imbalanced Regression. Mahsa Keramati, Lili Meng, R. David Evans; ICLR 2024;
 https://arxiv.org/abs/2309.06651.
 
-Labels :math:`y` are numbers, :math:`\hat y` the network's predictions, :math:`\omega` a window. Near labels are positives;
-far labels with *near predictions* are negatives; a row with such a disagreement is an anchor:
+Labels :math:`y` are numbers, :math:`\hat y` the network's predictions, :math:`\omega` a window. Near labels are
+positives; far labels with *near predictions* are negatives; a row with such a disagreement is an anchor:
 
 .. math::
     P_j &= \{i\ne j: |y_i-y_j|\le\omega\}, \qquad
@@ -11,15 +11,15 @@ far labels with *near predictions* are negatives; a row with such a disagreement
         {\sum_{p\in P_j}e^{q_j\cdot q_p/\tau} + \sum_{n\in N_j}\eta_j\,e^{e|y_j-y_n|}\,e^{q_j\cdot q_n/\tau}}, \qquad
     L = \frac1M\sum_{j\,\mathrm{anchor}}\eta_j\,\ell_j .
 
-What changes and why: in imbalanced regression the features of rare labels collapse onto those of frequent neighbors. The
-loss finds just these disagreements and pushes them apart, harder where labels are farther apart and where the anchor is
-rare (weight :math:`\eta`). It is added to any regression loss.
+What changes and why: in imbalanced regression the features of rare labels collapse onto those of frequent neighbors.
+The loss finds just these disagreements and pushes them apart, harder where labels are farther apart and where the
+anchor is rare (weight :math:`\eta`). It is added to any regression loss.
 
 Paper versus code. (1) In the released age losses every non-positive entry of a row, the diagonal too, adds 1 to the
-denominator; the equation is the default here, ``released=True`` gives their form. (2) The weight of an anchor enters twice,
-in the push and as a factor, as in the code. (3) Division is by all M rows, not by the number of anchors. (4) The released
-AgeDB loss ignores its temperature argument and uses 0.07. (5) Pushes are added to the logits as logarithms, so that small
-temperatures do not overflow.
+denominator; the equation is the default here, ``released=True`` gives their form. (2) The weight of an anchor enters
+twice, in the push and as a factor, as in the code. (3) Division is by all M rows, not by the number of anchors. (4)
+The released AgeDB loss ignores its temperature argument and uses 0.07. (5) Pushes are added to the logits as
+logarithms, so that small temperatures do not overflow.
 """
 
 from __future__ import annotations
@@ -133,7 +133,8 @@ def conr(
 
 
 def rarity_weights(labels: Tensor, bins: int = 50, *, power: float = 0.5) -> Tensor:
-    r"""Weights :math:`\eta` from the empirical density of the training labels: inverse frequency to a power, with mean 1.
+    r"""Weights :math:`\eta` from the empirical density of the training labels: inverse frequency to a power, with
+    mean 1.
 
     Args:
         labels: ``(n,)`` training labels.

@@ -1,5 +1,6 @@
-r"""Subclass-balancing Contrastive Learning for Long-tailed Recognition. Chengkai Hou, Jieyu Zhang, Haonan Wang, Tianyi Zhou;
-ICCV 2023; https://arxiv.org/abs/2306.15925. (SupCon, its base: Khosla et al. 2020, https://arxiv.org/abs/2004.11362.)
+r"""Subclass-balancing Contrastive Learning for Long-tailed Recognition. Chengkai Hou, Jieyu Zhang, Haonan Wang,
+Tianyi Zhou; ICCV 2023; https://arxiv.org/abs/2306.15925. (SupCon, its base: Khosla et al. 2020,
+https://arxiv.org/abs/2004.11362.)
 
 Every large class is cut into subclasses g about as large as a small class, and the loss contrasts on two levels:
 
@@ -7,15 +8,16 @@ Every large class is cut into subclasses g about as large as a small class, and 
     L = \tfrac{\tau}{\tau_0}\,T_1 + \gamma\,T_2,
 
 where :math:`T_1` is SupCon (out) on the subclasses and :math:`T_2` is the contrast of class against class: positives
-:math:`P_2(i)` are rows of the anchor's class in *other* subclasses plus its own other view, candidates are all rows outside
-the anchor's subclass plus that view, at the temperature :math:`\tau_2` of the anchor's class. What changes and why: SupCon
-lets the many rows of a head class dominate, and re-balancing by class throws rows away or overuses them. Subclasses have
-similar sizes, every instance keeps its weight, and a head class keeps its inner structure.
+:math:`P_2(i)` are rows of the anchor's class in *other* subclasses plus its own other view, candidates are all rows
+outside the anchor's subclass plus that view, at the temperature :math:`\tau_2` of the anchor's class. What changes
+and why: SupCon lets the many rows of a head class dominate, and re-balancing by class throws rows away or overuses
+them. Subclasses have similar sizes, every instance keeps its weight, and a head class keeps its inner structure.
 
-Paper versus code. (1) The released temperature is linear in the concentration (`class_temperatures`); an exponential form is
-present there but disabled. (2) :math:`T_1` is scaled by :math:`\tau/\tau_0 = 0.1/0.07` in the release; the default here is 1.
-(3) The training script never passes a temperature, so the loss uses its own default of 0.1. (4) Size-balanced clustering is
-off in all released runs; both are here (`split_classes`). (5) The class center is a plain mean, not normalized again.
+Paper versus code. (1) The released temperature is linear in the concentration (`class_temperatures`); an exponential
+form is present there but disabled. (2) :math:`T_1` is scaled by :math:`\tau/\tau_0 = 0.1/0.07` in the release; the
+default here is 1. (3) The training script never passes a temperature, so the loss uses its own default of 0.1. (4)
+Size-balanced clustering is off in all released runs; both are here (`split_classes`). (5) The class center is a plain
+mean, not normalized again.
 """
 
 from __future__ import annotations
@@ -38,6 +40,7 @@ __all__ = [
     "class_concentration",
     "class_temperatures",
     "sbcl",
+    "scaled_sup_con",
     "split_classes",
     "subclass_counts",
     "subclass_terms",
@@ -107,7 +110,8 @@ def class_concentration(features: Tensor, labels: Tensor, *, log_offset: float =
 def class_temperatures(
     concentration: Tensor, subclasses: Tensor, temperature: float = 0.1, *, clip: tuple[float, float] = (20.0, 80.0)
 ) -> Tensor:
-    r"""Temperatures of the class level: :math:`\tau\phi_c/\mathrm{mean}\,\phi`, outliers clipped; spread classes get more.
+    r"""Temperatures of the class level: :math:`\tau\phi_c/\mathrm{mean}\,\phi`, outliers clipped; spread classes get
+    more.
 
     Args:
         concentration: ``(C,)`` from `class_concentration`.
@@ -187,6 +191,26 @@ def sbcl(
     return _scale(temperature, base_temperature) * terms.subclass + gamma * terms.classes
 
 
+def scaled_sup_con(
+    z: Tensor,
+    labels: Tensor,
+    temperature: float = 0.1,
+    *,
+    variant: str = "out",
+    base_temperature: float | None = None,
+) -> Tensor:
+    """SupCon with the factor temperature / base_temperature of the released code, which only rescales it.
+
+    Args:
+        z: ``(m, d)`` embeddings.
+        labels: ``(m,)`` integers, each at least twice.
+        temperature: greater than 0.
+        variant: ``"out"`` or ``"in"``, see `cl_teach.core.sup_con`.
+        base_temperature: greater than 0; None means no scaling.
+    """
+    return _scale(temperature, base_temperature) * sup_con(z, labels, temperature, variant=variant)
+
+
 def two_level_plain(
     z: Tensor,
     labels: Tensor,
@@ -207,13 +231,11 @@ def two_level_plain(
         base_temperature: see `sbcl`.
     """
     check_in_range(0, math.inf, gamma=gamma)
-    scale = _scale(temperature, base_temperature)
-    return scale * sup_con(z, subclasses, temperature) + gamma * sup_con(z, labels, temperature)
+    fine = scaled_sup_con(z, subclasses, temperature, base_temperature=base_temperature)
+    return fine + gamma * sup_con(z, labels, temperature)
 
 
-def split_classes(
-    features: Tensor, labels: Tensor, counts: Tensor, *, balanced: bool = False, seed: int = 0
-) -> Tensor:
+def split_classes(features: Tensor, labels: Tensor, counts: Tensor, *, balanced: bool = False, seed: int = 0) -> Tensor:
     """Cut every class into its number of subclasses by k-means on unit features.
 
     Args:
@@ -265,8 +287,8 @@ def _fill_evenly(similarity: np.ndarray) -> np.ndarray:
 class SBCL(nn.Module):
     """What SBCL keeps between steps: the subclass of every training sample and the temperature of every class.
 
-    During warm-up the loss is SupCon on the classes. Call `refresh` with features of the whole training set after it and
-    every few epochs; then the two-level loss is used.
+    During warm-up the loss is SupCon on the classes. Call `refresh` with features of the whole training set after it
+    and every few epochs; then the two-level loss is used.
     """
 
     subclasses: Tensor
@@ -274,7 +296,13 @@ class SBCL(nn.Module):
     counts: Tensor
 
     def __init__(
-        self, labels: Tensor, *, temperature: float = 0.1, gamma: float = 0.25, min_size: int = 10, balanced: bool = False
+        self,
+        labels: Tensor,
+        *,
+        temperature: float = 0.1,
+        gamma: float = 0.25,
+        min_size: int = 10,
+        balanced: bool = False,
     ) -> None:
         """Take the training labels.
 

@@ -17,15 +17,16 @@ positives, and
     L = \frac1M\sum_i\frac{-1}{|P_i|+|W_i|}\Big[\sum_{j\in P_i}\log\frac{e^{z_i\cdot z_j/\tau}}{D_i}
         + \sum_{(j,k)\in W_i}\log\frac{e^{z_i\cdot p_{ijk}/\tau}}{D_i}\Big].
 
-What changes and why: contrast with equal labels breaks the space into clumps in any order. A hard positive pulls the anchor
-onto the segment between its label neighbors, a hard negative keeps it away from too far: the space becomes ordered.
+What changes and why: contrast with equal labels breaks the space into clumps in any order. A hard positive pulls the
+anchor onto the segment between its label neighbors, a hard negative keeps it away from too far: the space becomes
+ordered.
 
-Paper versus code. The repository that the paper names holds a README only; a public release with the same title was the
-source. (1) It shifts real and mixed logits by different maxima before adding them, which changes the loss; here there is
-one log-sum-exp. (2) It attaches weights to the wrong mixtures when padding is removed; not here. (3) A mixture type that is
-switched off leaves zero vectors behind as fake pairs; here it is gone. (4) Mixtures are not normalized again. (5) Only
-similarities are mixed, :math:`z_i\cdot m_{ik} = \lambda z_i\cdot\bar z_i + (1-\lambda) z_i\cdot\bar z_k`, so no mixed
-vector is ever built.
+Paper versus code. The repository that the paper names holds a README only; a public release with the same title was
+the source. (1) It shifts real and mixed logits by different maxima before adding them, which changes the loss; here
+there is one log-sum-exp. (2) It attaches weights to the wrong mixtures when padding is removed; not here. (3) A
+mixture type that is switched off leaves zero vectors behind as fake pairs; here it is gone. (4) Mixtures are not
+normalized again. (5) Only similarities are mixed, :math:`z_i\cdot m_{ik} = \lambda z_i\cdot\bar z_i + (1-\lambda)
+z_i\cdot\bar z_k`, so no mixed vector is ever built.
 """
 
 from __future__ import annotations
@@ -123,8 +124,8 @@ def supremix(
         Scalar, or ``(M,)`` with ``reduction="none"``.
 
     Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, a share outside [0, 1], an anchor without any positive, a value out of range.
+        TypeError: not floating tensors. ValueError: shapes do not fit, NaN, a share outside [0, 1], an anchor without
+        any positive, a value out of range.
 
     Source: Wu et al. (2023).
     """

@@ -2,22 +2,91 @@
 
 from __future__ import annotations
 
-import torch
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.core import sup_con
 from cl_teach.labels.conr import conr as conr_loss
 from cl_teach.labels.conr import disagreements
 from cl_teach.labels.sbcl import (
     class_concentration,
     class_temperatures,
-    rescale,
-    sbcl_scaled,
+    scaled_sup_con,
     subclass_counts,
     subclass_terms,
     two_level_plain,
 )
+from cl_teach.labels.sbcl import sbcl as sbcl_loss
 from cl_teach.labels.supremix import mixed_positives
 from cl_teach.labels.supremix import supremix as supremix_loss
 
 __all__ = ["conr", "sbcl", "supremix"]
+
+
+def _rows(x):
+    """``(N, views, d)`` to ``(views * N, d)``, first views first."""
+    return x.transpose(0, 1).flatten(0, 1)
+
+
+def sbcl(quantity, inputs, params):
+    temperature = params["temperature"]
+    if quantity == "sbcl_class_temperatures":
+        labels = inputs["labels"]
+        counts = subclass_counts(labels.bincount(), params["min_subclass_size"])
+        concentration = class_concentration(inputs["z"], labels, log_offset=params["log_offset"])
+        found = class_temperatures(concentration, counts, temperature, clip=tuple(params["clip_percentiles"]))
+        return {"num_subclasses": counts, "concentration": concentration, "class_temperatures": found}
+
+    x, labels = with_grad(inputs["x"]), inputs["labels"].repeat(2)
+    base = params["base_temperature"]
+    if quantity in ("supcon_out_loss", "supcon_in_loss"):
+        variant = "out" if quantity == "supcon_out_loss" else "in"
+        labels = inputs["labels"].repeat(x.shape[1])
+        loss = scaled_sup_con(_rows(x), labels, temperature, variant=variant, base_temperature=base)
+        return {"loss": loss, **gradients(loss, x=x)}
+    subclasses = inputs["subclasses"].repeat(2)
+    if quantity == "sbcl_loss":
+        temperatures = inputs["class_temperatures"]
+        settings = {"gamma": params["gamma"], "base_temperature": base}
+        loss = sbcl_loss(_rows(x), labels, subclasses, temperatures, temperature, **settings)
+        terms = subclass_terms(_rows(x), labels, subclasses, temperatures, temperature)
+        result = {"loss": loss, **gradients(loss, x=x)}
+        return result | {"subclass_term": terms.subclass, "class_term": terms.classes}
+    if quantity == "sbcl_two_level_plain_loss":
+        loss = two_level_plain(_rows(x), labels, subclasses, temperature, gamma=params["gamma"], base_temperature=base)
+        return {"loss": loss, **gradients(loss, x=x)}
+    raise UnknownQuantity(quantity)
+
+
+def supremix(quantity, inputs, params):
+    if quantity not in ("supremix_loss", "weighted_supcon_loss"):
+        raise UnknownQuantity(quantity)
+    x = with_grad(inputs["x"])
+    labels = inputs["y"].to(x.dtype).repeat(2)
+    shares = inputs["lam"] if params["mix_neg"] else None
+    window = params["window"] if params["mix_pos"] else None
+    loss = supremix_loss(_rows(x), labels, shares, params["temperature"], window=window)
+    unequal = labels[:, None] != labels[None, :]
+    return {
+        "loss": loss,
+        **gradients(loss, x=x),
+        "num_mix_neg": int(unequal.sum()) if params["mix_neg"] else 0,
+        "num_mix_pos": len(mixed_positives(labels, window).anchor) if params["mix_pos"] else 0,
+    }
+
+
+def conr(quantity, inputs, params):
+    if quantity not in ("conr_loss", "conr_loss_released_code"):
+        raise UnknownQuantity(quantity)
+    x = with_grad(inputs["x"])
+    labels, predictions, weights = (inputs[name].to(x.dtype) for name in ("y", "y_hat", "eta"))
+    loss = conr_loss(
+        x,
+        labels,
+        predictions,
+        weights,
+        params["temperature"],
+        window=params["omega"],
+        push_scale=params["push_scale"],
+        released=quantity == "conr_loss_released_code",
+    )
+    anchors = disagreements(labels, predictions, params["omega"]).anchors
+    return {"loss": loss, **gradients(loss, x=x), "anchor_mask": anchors}
