@@ -186,6 +186,12 @@ def share(features: Tensor, labels: Tensor) -> float:
     return float((weight[:, None] * means.square()).sum() / x.square().sum(1).mean())
 
 
+def red_or_green(features: Tensor, color: Tensor) -> tuple[Tensor, Tensor]:
+    """Only the red and the green sprites: their features, and which of the two they are."""
+    rows = (color == 0) | (color == 2)
+    return features[rows], color[rows] // 2
+
+
 def new_head(name: str, out: int = WIDTH) -> nn.Module:
     """A trained head of three layers, or a fixed one such as "kappa 1.05"."""
     if name.startswith("kappa"):
@@ -257,6 +263,14 @@ def judge(task: str, arm: str, seed: int, encoder: Encoder, head: nn.Module, dat
         if task == "spurious":
             accuracy = linear_probe(tied[layer], data[1][:2000], b[layer], targets["shape"][1], max_iter=100)
             runs.append(row(task, arm, seed, layer, "tied probe", "shape", 100 * accuracy))
+        if task == "scramble" and not arm.startswith("kappa"):
+            # Turning the hue keeps the sum of the channels, which differs between most colors, but not between these.
+            (one, one_y), (two, two_y) = (
+                red_or_green(x[layer], y) for x, y in zip((a, b), targets["color"], strict=True)
+            )
+            accuracy = 100 * linear_probe(one, one_y, two, two_y, max_iter=100)
+            runs.append(row(task, arm, seed, layer, "probe", "red or green", accuracy))
+            runs.append(row(task, arm, seed, layer, "share", "red or green", share(two, two_y)))
         runs.append(row(task, arm, seed, layer, "rank", "all", float(effective_rank(b[layer]))))
     return runs
 
@@ -349,6 +363,38 @@ def write_records(runs: list[Run], seconds: float) -> None:
         ("hue left alone", "hue scrambled"),
         change["control"],
         change["head"],
+    )
+    write(
+        "red-or-green",
+        "Red and green, which differ in hue alone, are easier to tell apart below the head.",
+        "Linear-probe accuracy, red against green sprites",
+        sides,
+        *(get("scramble", "head", layer, "red or green") for layer in (top, bottom)),
+        note="SimCLR with scrambled hue; chance is 50 %.",
+    )
+    write(
+        "red-or-green-share",
+        "The size of the scrambled hue falls in the head.",
+        "Share of the variance between red and green sprites",
+        ("below the head", "above the head"),
+        *([100 * v for v in get("scramble", "head", layer, "red or green", "share")] for layer in (bottom, top)),
+        expected="lower",
+        note="SimCLR with scrambled hue.",
+    )
+    uneven = {}
+    for layer in (bottom, top):
+        names = ("shape", "color", "texture", "column", "row", "size")
+        by_factor = torch.tensor([get("scramble", "head", layer, name, "share") for name in names])
+        uneven[layer] = (by_factor.amax(0) / by_factor.amin(0)).tolist()
+    write(
+        "shares-uneven",
+        "The factors of sprites become more unequal in size in the head of a trained network.",
+        "Largest over smallest share of the variance between values of a factor",
+        ("below the head", "above the head"),
+        uneven[bottom],
+        uneven[top],
+        unit="",
+        note="SimCLR with scrambled hue, six factors.",
     )
     write(
         "kept-shape",
