@@ -94,7 +94,7 @@ def test_training_leaves_mass_on_false_negatives_that_lit_pushes_away():
         false_negatives = (label[:, None] == label[None, :]) & ~torch.eye(256, dtype=torch.bool)
         return (share[false_negatives].mean() / share.diagonal().mean()).item()
 
-    assert run(False) > run(True) + 0.1  # per sample, relative to the own partner
+    assert run(False) > 4 * run(True)  # per sample, relative to the own partner
 
 
 @pytest.mark.parametrize(
