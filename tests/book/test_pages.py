@@ -90,6 +90,20 @@ def test_mathematics_is_typeset(visit: Visit) -> None:
     assert errors == []
 
 
+@every_visit
+def test_no_dollar_sign_of_a_formula_is_left_in_the_text(visit: Visit) -> None:
+    left = visit.page.evaluate(
+        """() => {
+          const walk = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT), found = [];
+          for (let node; node = walk.nextNode();)
+            if (node.data.includes('$') && !node.parentElement.closest('pre, code, script, style, mjx-container'))
+              found.push(node.data.trim().slice(0, 80));
+          return found;
+        }"""
+    )
+    assert left == []
+
+
 PICTURE = """figure => {
   const seen = e =>
     !e.hidden && getComputedStyle(e).display !== 'none' && e.getBoundingClientRect().width > 0;
