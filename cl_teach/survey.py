@@ -301,7 +301,9 @@ def _map_row(row: Status) -> str:
     paper = f"{_cell(method.title)} {{cite:p}}`{method.cite}`, {method.venue}"
     if method.arxiv:
         paper += f", [arXiv](https://arxiv.org/abs/{method.arxiv})"
-    code = [f"`{method.module.split('.', 1)[1].replace('.', '/')}.py`"] if row.module else []
+    file = method.module.split(".", 1)[1].replace(".", "/") + ".py"
+    breakable = re.sub(r"([/_])", r"\1<wbr>", file)  # a long file name breaks where a reader would
+    code = [f'<code class="docutils literal">{breakable}</code>'] if row.module else []
     repository, _, commit = method.official_code.partition("@")
     if repository:
         code.append(f"[authors'](https://github.com/{repository}/tree/{commit})")
@@ -313,6 +315,9 @@ def _map_row(row: Status) -> str:
         f"[{row.verdicts}](#{_target(method.slug)})" if row.evidence else NOT_MEASURED,
     ]
     return f"| {' | '.join(cells)} |"
+
+
+FOUNDATION_NAMES = {"simclr": "SimCLR"}
 
 
 def evidence_page(rows: Sequence[Status], root: Path) -> str:
@@ -333,7 +338,7 @@ def evidence_page(rows: Sequence[Status], root: Path) -> str:
     for part in parts():
         chosen = [row for row in rows if row.method.part == part.number]
         if part.number == 1:
-            groups = [(slug, slug.replace("-", " "), group) for slug, group in foundations.items()]
+            groups = [(slug, FOUNDATION_NAMES.get(slug, slug), group) for slug, group in foundations.items()]
         else:
             groups = [(row.method.slug, row.method.name, row.evidence or []) for row in chosen]
         lines += [f"## Part {part.number}: {part.name}", ""]
@@ -350,15 +355,18 @@ def _target(slug: str) -> str:
     return f"evidence-{slug}"
 
 
-def _evidence_table(records: Iterable[Record]) -> list[str]:
-    lines = ["| claim | compared | difference | verdict |", "| --- | --- | --- | --- |"]
+def _evidence_table(records: Sequence[Record]) -> list[str]:
+    notes = {record.note for record in records}
+    shared = notes.pop() if len(notes) == 1 else ""  # said once above the table instead of in every row
+    lines = [_cell(shared), ""] if shared else []
+    lines += ["| claim | compared | difference | verdict |", "| --- | --- | --- | --- |"]
     for record in records:
         compared = (
             f"{record.metric}: {record.method_name} minus {record.baseline_name}; {len(record.seeds)} seeds, "
             f"{record.scale} scale, {record.device}, {record.seconds:.0f} s"
         )
         cells = [
-            _cell(f"{record.claim} {record.note}".strip()),
+            _cell(f"{record.claim} {record.note if record.note != shared else ''}".strip()),
             _cell(compared),
             f"{draw_interval(record)}<br>{_cell(record.interval)}",
             f"**{record.verdict}**",

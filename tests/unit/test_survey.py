@@ -184,7 +184,7 @@ def test_the_evidence_page_names_every_method_measured_or_not(tmp_path: Path) ->
     for method in load():
         assert method.name in text, method.slug
     assert "So far: 2 records, 2 holds, 0 opposite, 0 inconclusive; 1 of the 52" in text
-    assert text.index("### simclr") < text.index("## Part 2")
+    assert text.index("### SimCLR") < text.index("## Part 2")
     assert "(evidence-dcl)=" in text
     assert "always" in text
     assert re.search(r"Not yet measured: CACR, iSogCLR", text)
