@@ -5,6 +5,7 @@ negatives), `queue` and `teacher` (the two pieces with memory), `checks` (how ba
 """
 
 from .contrast import clip_loss, info_nce, nt_xent, one_positive_contrast, reduce, softmax_contrast, sup_con
+from .draws import draw_beta
 from .queue import FeatureQueue
 from .regression import regression_loss
 from .similarity import cosine_similarity, normalize, other_view_mask, same_label_mask, self_mask
@@ -15,6 +16,7 @@ __all__ = [
     "MomentumTeacher",
     "clip_loss",
     "cosine_similarity",
+    "draw_beta",
     "info_nce",
     "normalize",
     "nt_xent",

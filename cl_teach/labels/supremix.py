@@ -39,6 +39,7 @@ from torch import Tensor
 
 from ..core.checks import check_embeddings, check_in_range, check_positive, check_same_length
 from ..core.contrast import reduce
+from ..core.draws import draw_beta
 from ..core.similarity import normalize, self_mask
 
 __all__ = ["MixedPositives", "draw_shares", "mixed_positives", "supremix"]
@@ -75,11 +76,8 @@ def draw_shares(n: int, *, a: float = 2.0, b: float = 8.0, seed: int | None = No
     Raises:
         ValueError: a value not positive.
     """
-    check_positive(n=n, a=a, b=b)
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    # A Beta draw is a quotient of two Gamma draws; torch's own distribution takes no generator.
-    x, y = (torch._standard_gamma(torch.full((n, n), s, dtype=torch.float64), generator=generator) for s in (a, b))
-    return x / (x + y)
+    check_positive(n=n)
+    return draw_beta(a, b, n, n, generator=None if seed is None else torch.Generator().manual_seed(seed))
 
 
 def mixed_positives(labels: Tensor, window: float) -> MixedPositives:

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from ..core.checks import check_embeddings, check_in_range, check_positive, check_same_shape, check_same_width
 from ..core.contrast import one_positive_contrast
+from ..core.draws import draw_beta
 from ..core.similarity import normalize
 
 __all__ = [
@@ -112,13 +113,9 @@ def draw_transformation(
     """
     check_positive(queue_size=queue_size, alpha_positive=alpha_positive, alpha_negative=alpha_negative)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-
-    def beta(alpha: float) -> float:
-        # A Beta draw is a quotient of two Gamma draws; torch's own distribution takes no generator.
-        x, y = torch._standard_gamma(torch.full((2,), alpha, dtype=torch.float64), generator=generator).tolist()
-        return x / (x + y)
-
-    return 1 + beta(alpha_positive), beta(alpha_negative), torch.randperm(queue_size, generator=generator)
+    outward = draw_beta(alpha_positive, alpha_positive, generator=generator).item()
+    inward = draw_beta(alpha_negative, alpha_negative, generator=generator).item()
+    return 1 + outward, inward, torch.randperm(queue_size, generator=generator)
 
 
 def transformed_scores(

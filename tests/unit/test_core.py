@@ -11,6 +11,7 @@ from cl_teach.core import (
     MomentumTeacher,
     clip_loss,
     cosine_similarity,
+    draw_beta,
     info_nce,
     normalize,
     nt_xent,
@@ -384,6 +385,16 @@ GOOD = draw(4, 3)
 def test_bad_input_names_the_argument(call, error, says):
     with pytest.raises(error, match=says):
         call()
+
+
+def test_beta_draws_have_the_right_moments_and_repeat_with_the_generator():
+    x = draw_beta(2.0, 8.0, 20_000, generator=torch.Generator().manual_seed(0))
+    assert x.mean().item() == pytest.approx(0.2, abs=0.005)
+    assert x.var().item() == pytest.approx(16 / 1100, rel=0.05)
+    assert torch.equal(x, draw_beta(2.0, 8.0, 20_000, generator=torch.Generator().manual_seed(0)))
+    assert draw_beta(1.0, 1.0).shape == ()
+    with pytest.raises(ValueError, match="b"):
+        draw_beta(1.0, 0.0)
 
 
 # --- memory -----------------------------------------------------------------------------------------------------------
