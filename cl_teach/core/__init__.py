@@ -1,7 +1,8 @@
 """The common ground of all methods: similarity, one softmax contrast, a queue, a slow teacher, argument checks.
 
 In order of reading: `similarity` (directions and masks), `contrast` (the one loss), `regression` (the loss without
-negatives), `queue` and `teacher` (the two pieces with memory), `checks` (how bad input is answered).
+negatives), `queue` and `teacher` (the two pieces with memory), `draws` and `checks` (random numbers, and how bad
+input is answered).
 """
 
 from .contrast import clip_loss, info_nce, nt_xent, one_positive_contrast, reduce, softmax_contrast, sup_con
