@@ -174,8 +174,9 @@ def simple_loss(
 ) -> Tensor:
     r"""The contrastive loss without hardness: :math:`L_i = -s_{ii} + \lambda \sum_{j\ne i} s_{ij}`.
 
-    With ``alpha < 1`` only the hardest negatives are summed (the "hard simple" loss). If :math:`\lambda K \ge 1` for K
-    kept negatives that are closer to the anchor than its positive, the loss rewards collapse; watch the uniformity.
+    With ``alpha < 1`` only the hardest K negatives are summed (the "hard simple" loss). Written with distances
+    :math:`D = 1 - s` the loss is a constant plus :math:`D^+ - \lambda K \bar D^-`, so collapse lowers it whenever the
+    positive is farther than :math:`\lambda K` times the mean kept negative; watch the uniformity.
 
     Args:
         anchors: ``(n, d)`` floating, any scale.
