@@ -131,7 +131,7 @@ class TestEveryTransform:
         partial(cutout, probability=0),
         simclr_augment(strength=0, channels=3),
     ],
-    ids=lambda transform: repr(transform)[:60],
+    ids="crop flip jitter never-jitter gray blur never-blur noise cutout never-cutout simclr".split(),
 )
 def test_zero_strength_is_the_identity(transform):
     images = some_images(height=18, width=24)
