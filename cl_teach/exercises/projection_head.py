@@ -1,4 +1,4 @@
-"""Exercises of chapter 2.4, The projection head."""
+"""Exercises of chapter 2.4, What the head throws away (the method `projection_head`)."""
 
 from __future__ import annotations
 
