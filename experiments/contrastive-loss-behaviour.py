@@ -92,8 +92,50 @@ def run(
     }
 
 
+def best_temperature(data: tuple[Tensor, Tensor, Tensor, Tensor, Compose], temperature: float, seed: int) -> float:
+    """Train at one temperature; return the one at which the trained network would have the lowest loss.
+
+    Counted as a share of the temperature of training: 1 means that the embeddings have the spread that the loss wants.
+    """
+    images, _, test_images, _, views = data
+    seed_everything(seed)
+    encoder = ConvEncoder(images.shape[1], images.shape[-1], width=16)
+    head = ProjectionHead(encoder.feature_dim, 64, hidden=128)
+    loss = partial(info_nce, temperature=temperature)
+    pretrain(encoder, head, images, loss=loss, augment=views, seed=seed, **OPTIONS)
+    generator = torch.Generator(device()).manual_seed(1234)
+    model = nn.Sequential(encoder, head)
+    z1, z2 = (embed(model, views(test_images[:256], generator)) for _ in range(2))
+    choices = [0.005 * 1.05**k for k in range(120)]  # up to 1.7
+    return min(choices, key=lambda t: info_nce(z1, z2, temperature=t).item()) / temperature
+
+
+def calibration() -> None:
+    """Record whether small temperatures are calibrated and large ones are not."""
+    start, data = time.perf_counter(), fashion()
+    found = {t: [best_temperature(data, t, seed) for seed in SEEDS] for t in (0.02, 0.05, 0.2, 1.0)}
+    for low, high in ((0.05, 0.2), (0.02, 1.0)):
+        result = record(
+            SLUG,
+            f"calibrated-{low}-against-{high}".replace(".", ""),
+            claim="Below the border a network has the spread that its loss wants, above it has not.",
+            metric="Best evaluation temperature over training temperature, on Fashion-MNIST",
+            unit="",
+            expected="higher",
+            baseline_name=f"temperature {high}",
+            method_name=f"temperature {low}",
+            seeds=SEEDS,
+            baseline=found[high],
+            method=found[low],
+            seconds=time.perf_counter() - start,
+            note=f"{OPTIONS['epochs']} epochs, batch 256, 256 test images; 1 means calibrated.",
+        )
+        print(f"{result.claim_id}: {result.verdict}, {result.interval}", result.baseline, result.method)
+
+
 def main() -> None:
     """Run the sweep and write records and runs."""
+    calibration()
     start, runs = time.perf_counter(), []
     data_sets = {"fashion": fashion(), "sprites": shapes()}
     todo = [(d, name, seed) for d in data_sets for name in losses() for seed in SEEDS]
