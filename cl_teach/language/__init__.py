@@ -1,0 +1,1 @@
+"""Part 6, Language: contrast of sentences and of code."""
