@@ -1,12 +1,16 @@
-"""Small data sets, all through the same call: ``name(split="train", *, root=None, device=None) -> ImageSet``.
+"""Small data sets; images all through the same call: ``name(split="train", *, root=None, device=None) -> ImageSet``.
 
 | call | what | where from |
 | --- | --- | --- |
-| `fashion_mnist` | 10,000 + 2,000 garments, 28x28 gray | ships with `cl_teach`; ``full=True`` downloads
-60,000 + 10,000 | | `cifar10` | 50,000 + 10,000 photographs, 32x32 color | a folder, or torchvision's download
-| | `digits` | 1,442 + 355 handwritten digits, 8x8 gray | scikit-learn | | `sprites` | drawn objects with
-independent factors | generated | | `gaussian_views` | feature vectors of two views with known moments |
-generated |
+| `fashion_mnist` | 10,000 + 2,000 garments, 28x28 gray | in the wheel; ``full=True`` downloads 60,000 + 10,000 |
+| `cifar10` | 50,000 + 10,000 photographs, 32x32 color | a folder, or torchvision's download |
+| `digits` | 1,442 + 355 handwritten digits, 8x8 gray | scikit-learn |
+| `sprites` | drawn objects with independent factors | generated |
+| `gaussian_views` | feature vectors of two views with known moments | generated |
+| `heart_beats` | windows of heartbeats, with their trial and patient | generated |
+| `interactions` | users and the items they liked, with spurious ones | generated |
+| `community_graph` | a graph of planted communities with attributes | generated |
+| `item_sequences` | what users bought, in order | generated |
 """
 
 from .cifar import cifar10
@@ -14,11 +18,14 @@ from .common import ImageSet
 from .digits import digits
 from .fashion import fashion_mnist
 from .gaussian import GaussianViews, gaussian_moments, gaussian_views
+from .interactions import CommunityGraph, Interactions, ItemSequences, community_graph, interactions, item_sequences
+from .series import HeartBeats, heart_beats
 from .sprites import SPRITE_FACTORS, Sprites, sprites
 
 __all__ = [
     "SPRITE_FACTORS",
     "GaussianViews",
+    "HeartBeats",
     "ImageSet",
     "Sprites",
     "cifar10",
@@ -26,5 +33,12 @@ __all__ = [
     "fashion_mnist",
     "gaussian_moments",
     "gaussian_views",
+    "heart_beats",
     "sprites",
+    "CommunityGraph",
+    "Interactions",
+    "ItemSequences",
+    "community_graph",
+    "interactions",
+    "item_sequences",
 ]

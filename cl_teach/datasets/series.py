@@ -1,0 +1,103 @@
+r"""Drawn heartbeats in four nested levels: patients, their trials, the windows of a trial, the time stamps of a window.
+
+A window holds one beat, a sum of Gaussian bumps for the waves P, Q, R, S, T and a plateau for the ST segment between
+the last two:
+
+.. math:: x_t = g\sum_k a_k e^{-(t-c_k)^2/2s_k^2} + b\sin(2\pi t + \phi) + o + \varepsilon_t, \qquad t \in [0, 1] .
+
+The patient draws the amplitudes :math:`a_k` and places :math:`c_k`, the trial the gain g and the drift (b, phi, o) of
+the baseline, the window its noise. In ill patients the ST segment is raised. So it is known what belongs together at
+which level, and diagnosis depends on a small part of the window.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.checks import check_in_range, check_positive
+
+__all__ = ["HeartBeats", "heart_beats"]
+
+# Amplitude, place and width of P, Q, R, S, T and the ST segment in a beat of length 1.
+_WAVES = ((0.15, 0.20, 0.03), (-0.12, 0.36, 0.012), (1.0, 0.40, 0.016), (-0.25, 0.44, 0.014), (0.35, 0.70, 0.05))
+_ST_SEGMENT = (0.0, 0.55, 0.05)
+
+
+class HeartBeats(NamedTuple):
+    """Windows and where they come from, ordered by patient, then trial.
+
+    Attributes:
+        windows: ``(n, length, 1)`` float32.
+        patients: ``(n,)`` ids from 0.
+        trials: ``(n,)`` ids from 0, unique over all patients.
+        labels: ``(n,)`` 1 for an ill patient, else 0.
+    """
+
+    windows: Tensor
+    patients: Tensor
+    trials: Tensor
+    labels: Tensor
+
+
+def heart_beats(
+    patients: int = 12,
+    trials: int = 4,
+    beats: int = 6,
+    *,
+    length: int = 64,
+    noise: float = 0.15,
+    st_shift: float = 0.2,
+    seed: int = 0,
+    device: torch.device | str | None = None,
+) -> HeartBeats:
+    """Draw windows of one beat each; for unseen patients use another seed.
+
+    Args:
+        patients: number of patients; every second one is ill.
+        trials: recordings of each patient.
+        beats: windows of each trial.
+        length: time stamps of a window, at least 8.
+        noise: standard deviation in every time stamp.
+        st_shift: how much illness raises the ST segment.
+        seed: of all draws.
+        device: where the tensors go; they are drawn on the CPU.
+
+    Returns:
+        ``patients * trials * beats`` windows.
+
+    Raises:
+        ValueError: a count below 1, ``length`` below 8, negative noise.
+    """
+    check_in_range(1, math.inf, patients=patients, trials=trials, beats=beats)
+    check_in_range(8, math.inf, length=length)
+    check_in_range(0, math.inf, noise=noise)
+    check_positive(st_shift=st_shift)
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    amplitude, place, width = torch.tensor([*_WAVES, _ST_SEGMENT]).unbind(1)  # (6,)
+    ill = torch.arange(patients) % 2
+    amplitude = amplitude * (1 + 0.3 * normal(patients, 6))  # (patients, 6)
+    amplitude[:, -1] = st_shift * ill + 0.05 * normal(patients)
+    place = place + 0.012 * normal(patients, 6)
+    t = torch.linspace(0, 1, length)
+    bumps = torch.exp(-((t - place[..., None]) ** 2) / (2 * width[:, None] ** 2))  # (patients, 6, length)
+    beat = (amplitude[..., None] * bumps).sum(1)  # (patients, length)
+
+    gain = 1 + 0.15 * normal(patients, trials, 1)
+    phase = 2 * math.pi * torch.rand(patients, trials, 1, generator=generator)
+    drift = 0.1 * normal(patients, trials, 1) * torch.sin(2 * math.pi * t + phase)
+    baseline = drift + 0.1 * normal(patients, trials, 1)  # (patients, trials, length)
+    clean = gain * beat[:, None] + baseline
+    windows = clean[:, :, None] + noise * normal(patients, trials, beats, length)
+
+    patient = torch.arange(patients).repeat_interleave(trials * beats)
+    trial = torch.arange(patients * trials).repeat_interleave(beats)
+    result = (windows.reshape(-1, length, 1), patient, trial, ill[patient])
+    return HeartBeats(*(x.to(device) for x in result))

@@ -1,0 +1,1 @@
+"""Part 8, Graphs: contrast on networks, and on who clicked what and when."""

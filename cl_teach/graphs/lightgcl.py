@@ -1,0 +1,408 @@
+r"""LightGCL: Simple Yet Effective Graph Contrastive Learning for Recommendation. Xuheng Cai, Chao Huang, Lianghao Xia,
+Xubin Ren; ICLR 2023; https://arxiv.org/abs/2302.08191.
+
+The normalized user-item matrix :math:`\tilde A_{ij} = R_{ij}/\sqrt{\deg i\,\deg j}` and its truncated singular value
+decomposition :math:`U S V^\top` of rank q carry the same embeddings twice, along the observed edges and along the
+reconstruction,
+
+.. math::
+    E^{(u)}_l = \tilde A E^{(v)}_{l-1}, \qquad G^{(u)}_l = U S\,(V^\top E^{(v)}_{l-1}), \qquad \text{items alike},
+
+and an InfoNCE term ties the two for every node. In the paper it is taken layer by layer with cosines, anchors local,
+candidates the global embeddings of the batch,
+
+.. math::
+    L_s = \sum_{l=1}^{L}\sum_{i} -\log\frac{e^{\cos(z_{i,l},g_{i,l})/\tau}}{\sum_k e^{\cos(z_{i,l},g_{k,l})/\tau}},
+    \qquad L = L_{rec} + \lambda_1 L_s + \lambda_2\lVert E_0\rVert_F^2 .
+
+What changes and why: other graph methods make the second view by dropping edges at random, which removes signal and
+keeps noise. Here it is made once and without chance: large singular values hold the pattern that users share, small
+ones the noise. Three thin factors stand for a dense matrix, so that a layer costs (I + J) q d.
+
+Paper versus code. (1) The repository holds two models. Today's (`lightgcl`) is linear, sums the layers and contrasts
+the sums with inner products against all nodes; its global layer starts from the *local* layer before. The paper's form
+(`layerwise_contrast`) has LeakyReLU, residuals and cosines a layer. Both are here; `LightGCL` uses the second by
+default. (2) Today's code clips the positive logit to [-5, 5], where its gradient ends and only repulsion is left, and
+adds 1e-8 inside the logarithm; both are kept, the logarithm by logsumexp. (3) The old code decomposes the matrix before
+normalization, today's after; after is used. (4) The old code puts a random mask and a learned d x d map on the global
+view, neither of which is in the paper's equation; both are left out. (5) The code's decomposition is randomized; here
+it is exact. (6) The paper's form sums over nodes; `LightGCL` takes means, so that its weight does not depend on the
+batch. (7) Chosen here: one draw of dropped edges a step for all layers; `LightGCL` ranks by BPR in both forms, where
+the old code has a hinge, and its layer-wise form is linear and without residual unless asked otherwise.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.checks import (
+    check_choice,
+    check_embeddings,
+    check_in_range,
+    check_labels,
+    check_mask,
+    check_positive,
+    check_same_width,
+)
+from ..core.contrast import softmax_contrast
+from ..core.similarity import cosine_similarity, self_mask
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+__all__ = [
+    "Layers",
+    "LightGCL",
+    "LightGCLTerms",
+    "LowRank",
+    "Sides",
+    "bpr",
+    "draw_unseen",
+    "drop_edges",
+    "inner_product_contrast",
+    "layerwise_contrast",
+    "lightgcl",
+    "low_rank_view",
+    "normalize_interactions",
+    "propagate",
+]
+
+
+class LowRank(NamedTuple):
+    """A dense matrix kept as thin factors: ``u (I, q)``, ``s (q,)``, ``v (J, q)``."""
+
+    u: Tensor
+    s: Tensor
+    v: Tensor
+
+
+class Sides(NamedTuple):
+    """Something of both sides of the graph: of the users and of the items."""
+
+    users: Tensor
+    items: Tensor
+
+
+class Layers(NamedTuple):
+    """What each layer of both propagations gives; every entry a pair of ``(I, d)`` and ``(J, d)``.
+
+    Attributes:
+        carried: L + 1 entries, the tables and what each layer hands on (the residual stream, if there is one).
+        local: L entries, along the observed edges.
+        global_: L entries, along the reconstruction.
+    """
+
+    carried: list[Sides]
+    local: list[Sides]
+    global_: list[Sides]
+
+    def local_sum(self) -> Sides:
+        """Sum of the layers that rank items, layer 0 included."""
+        return _total(self.carried)
+
+    def global_sum(self) -> Sides:
+        """Sum of the global layers and of layer 0."""
+        return _total([self.carried[0], *self.global_])
+
+
+class LightGCLTerms(NamedTuple):
+    """The objective and its parts, scalars; ``loss`` is weighted, the others are not."""
+
+    loss: Tensor
+    recommendation: Tensor
+    contrast: Tensor
+
+
+def normalize_interactions(interactions: Tensor) -> Tensor:
+    r"""Scale an interaction matrix by both degrees, :math:`R_{ij}/\sqrt{\deg i\,\deg j}`.
+
+    Args:
+        interactions: ``(I, J)`` boolean.
+
+    Returns:
+        ``(I, J)`` of the default dtype; rows and columns without an entry stay zero.
+
+    Raises:
+        TypeError, ValueError: not a boolean matrix.
+    """
+    _check_interactions(interactions)
+    r = interactions.to(torch.get_default_dtype())
+    users, items = r.sum(1, keepdim=True).clamp_min(1), r.sum(0, keepdim=True).clamp_min(1)
+    return r / (users * items).sqrt()
+
+
+def low_rank_view(adjacency: Tensor, rank: int) -> LowRank:
+    """The best approximation of a matrix of the given rank, as factors.
+
+    Args:
+        adjacency: ``(I, J)``.
+        rank: q, from 0 (nothing is left) to the smaller side.
+
+    Returns:
+        The factors, without a gradient. Their signs are arbitrary; only the product matters.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: not a matrix, NaN, ``rank`` out of range.
+    """
+    check_embeddings(adjacency=adjacency)
+    check_in_range(0, min(adjacency.shape), rank=rank)
+    u, s, vh = torch.linalg.svd(adjacency.detach(), full_matrices=False)
+    return LowRank(u[:, :rank], s[:rank], vh[:rank].mT)
+
+
+def drop_edges(adjacency: Tensor, rate: float, *, generator: torch.Generator | None = None) -> Tensor:
+    """Zero each entry with chance ``rate`` and scale the others by 1/(1 - rate), so that the mean stays.
+
+    The generator lives on the device of ``adjacency``.
+
+    Raises:
+        ValueError: ``rate`` not in [0, 1).
+    """
+    check_in_range(0, 1, rate=rate)
+    check_positive(**{"1 - rate": 1 - rate})
+    kept = torch.rand(adjacency.shape, generator=generator, device=adjacency.device) >= rate
+    return adjacency * kept / (1 - rate)
+
+
+def draw_unseen(interactions: Tensor, users: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """For each user of a batch ``(B,)``, one item that the user never met, uniformly.
+
+    Raises:
+        ValueError: a user who met every item.
+    """
+    _check_interactions(interactions)
+    check_labels(users, len(users), name="users", num_classes=len(interactions))
+    unseen = ~interactions[users]  # (B, J)
+    if not unseen.any(1).all():
+        raise ValueError(f"interactions: user {int(users[~unseen.any(1)][0])} met every item, nothing is unseen")
+    return torch.multinomial(unseen.float(), 1, generator=generator)[:, 0]
+
+
+def propagate(
+    tables: Sides, adjacency: Tensor, view: LowRank, layers: int = 2, *, slope: float = 1.0, residual: bool = False
+) -> Layers:
+    """Carry both tables along the observed edges and, from the same start, along the low-rank view.
+
+    Args:
+        tables: ``(I, d)`` of the users and ``(J, d)`` of the items.
+        adjacency: ``(I, J)`` normalized, edges dropped or not.
+        view: from `low_rank_view`.
+        layers: L, at least 1.
+        slope: of the LeakyReLU on every layer; 1 is linear (today's code), 0.5 is the paper's.
+        residual: whether a layer hands on the sum of its output and its input (the paper).
+
+    Returns:
+        All layers.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: shapes do not fit, NaN, ``layers`` below 1.
+    """
+    users, items = tables
+    check_embeddings(users=users, items=items, adjacency=adjacency)
+    check_same_width(users=users, items=items)
+    check_positive(layers=layers)
+    shapes = [tuple(adjacency.shape), (len(view.u), len(view.v))]
+    if shapes != [(len(users), len(items))] * 2:
+        raise ValueError(f"adjacency, view: expected shape ({len(users)}, {len(items)}), got {shapes[0]}, {shapes[1]}")
+    carried, local, global_ = [tables], [], []
+    for _ in range(layers):
+        e = carried[-1]
+        z = Sides(adjacency @ e.items, adjacency.mT @ e.users)
+        g = Sides((view.u * view.s) @ (view.v.mT @ e.items), (view.v * view.s) @ (view.u.mT @ e.users))
+        z, g = (Sides(*(F.leaky_relu(x, slope) for x in side)) for side in (z, g))
+        local.append(z)
+        global_.append(g)
+        carried.append(Sides(z.users + e.users, z.items + e.items) if residual else z)
+    return Layers(carried, local, global_)
+
+
+def inner_product_contrast(global_: Tensor, local: Tensor, nodes: Tensor, temperature: float = 0.2) -> Tensor:
+    r"""Contrast of today's code: global anchors of the batch against *all* local embeddings, nothing normalized.
+
+    .. math:: \frac1{|X|}\sum_{i\in X}\Big[\log\Big(\sum_k e^{\langle G_i,E_k\rangle/\tau} + 10^{-8}\Big)
+              - \mathrm{clip}(\langle G_i,E_i\rangle/\tau, -5, 5)\Big]
+
+    Args:
+        global_: ``(N, d)`` sums over layers.
+        local: ``(N, d)``.
+        nodes: ``(|X|,)`` indices of the anchors, repetitions count.
+        temperature: greater than 0.
+
+    Returns:
+        Scalar.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: shapes do not fit, NaN, an index out of range, temperature not positive.
+    """
+    check_embeddings(global_=global_, local=local)
+    check_same_width(global_=global_, local=local)
+    check_labels(nodes, len(nodes), name="nodes", num_classes=len(local))
+    check_positive(temperature=temperature)
+    logits = global_[nodes] @ local.mT / temperature  # (|X|, N)
+    own = logits.gather(1, nodes[:, None])[:, 0].clamp(-5, 5)
+    return (torch.logaddexp(logits.logsumexp(1), logits.new_tensor(math.log(1e-8))) - own).mean()
+
+
+def layerwise_contrast(
+    layers: Layers, user_ids: Tensor, item_ids: Tensor, temperature: float = 0.2, *, reduction: str = "sum"
+) -> Sides:
+    """Contrast of the paper: in every layer, find a node's global embedding among those of the batch by cosine.
+
+    Args:
+        layers: from `propagate`.
+        user_ids: ``(B,)`` users of the batch, best each once.
+        item_ids: ``(B',)`` items of the batch.
+        temperature: greater than 0.
+        reduction: over the nodes, ``"sum"`` (paper) or ``"mean"``; layers are summed.
+
+    Returns:
+        The scalar of either side.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: an index out of range, temperature not positive, another reduction.
+    """
+    check_positive(temperature=temperature)
+    check_choice(("sum", "mean"), reduction=reduction)
+    sides = []
+    for side, ids in enumerate((user_ids, item_ids)):
+        check_labels(ids, len(ids), name=("user_ids", "item_ids")[side], num_classes=len(layers.carried[0][side]))
+        total = layers.carried[0][side].new_zeros(())
+        for z, g in zip(layers.local, layers.global_, strict=True):
+            logits = cosine_similarity(z[side][ids], g[side][ids]) / temperature  # (B, B)
+            total = total + softmax_contrast(logits, self_mask(len(ids), logits.device), reduction=reduction)
+        sides.append(total)
+    return Sides(*sides)
+
+
+def bpr(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
+    """Mean of the negative log-sigmoid of score(met item) minus score(unseen item); rows ``(B, d)`` belong together."""
+    check_embeddings(users=users, positives=positives, negatives=negatives)
+    return -F.logsigmoid((users * (positives - negatives)).sum(1)).mean()
+
+
+def lightgcl(
+    layers: Layers,
+    batch: Batch,
+    temperature: float = 0.2,
+    *,
+    weight: float = 0.2,
+    decay: float = 1e-7,
+    form: str = "inner product",
+) -> LightGCLTerms:
+    """The whole objective: BPR, contrast of the two views, squared norm of both tables.
+
+    Args:
+        layers: what `propagate` makes of the tables.
+        batch: indices of users, of items they met and of items they did not, ``(B,)`` each.
+        temperature: of the contrast.
+        weight: of the contrast; 0 gives LightGCN with a sum over layers.
+        decay: of the squared norms of the whole tables.
+        form: ``"inner product"`` (today's code; repetitions in the batch count) or ``"layerwise"`` (the paper's, a mean
+            over the different nodes of the batch).
+
+    Returns:
+        The objective and its parts.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: shapes do not fit, an index out of range, temperature not positive, a weight negative, another form.
+    """
+    check_in_range(0, math.inf, weight=weight, decay=decay)
+    check_choice(("inner product", "layerwise"), form=form)
+    (users, met, unseen), e, g = batch, layers.local_sum(), layers.global_sum()
+    items = torch.cat([met, unseen])
+    if form == "layerwise":
+        sides = layerwise_contrast(layers, users.unique(), items.unique(), temperature, reduction="mean")
+    else:
+        sides = Sides(
+            inner_product_contrast(g.users, e.users, users, temperature),
+            inner_product_contrast(g.items, e.items, items, temperature),
+        )
+    contrast = sides.users + sides.items
+    recommendation = bpr(e.users[users], e.items[met], e.items[unseen])
+    norms = torch.stack([table.square().sum() for table in layers.carried[0]]).sum()
+    return LightGCLTerms(recommendation + weight * contrast + decay * norms, recommendation, contrast)
+
+
+class LightGCL(nn.Module):
+    """Two embedding tables and the two fixed views of the graph.
+
+    One step: ``model(users, met, draw_unseen(interactions, users)).loss``, backward, Adam.
+    """
+
+    adjacency: Tensor
+
+    def __init__(
+        self,
+        interactions: Tensor,
+        dim: int = 32,
+        rank: int = 5,
+        layers: int = 2,
+        *,
+        slope: float = 1.0,
+        residual: bool = False,
+    ) -> None:
+        """Decompose the graph and draw the tables (Xavier, from torch's global state).
+
+        Args:
+            interactions: ``(I, J)`` boolean, the training part.
+            dim: width of the embeddings.
+            rank: of the global view.
+            layers: of the propagation.
+            slope: as in `propagate`.
+            residual: as in `propagate`.
+        """
+        super().__init__()
+        check_positive(dim=dim, layers=layers)
+        self.layers, self.slope, self.residual = layers, slope, residual
+        self.register_buffer("adjacency", normalize_interactions(interactions))
+        for name, factor in low_rank_view(self.adjacency, rank)._asdict().items():
+            self.register_buffer(f"view_{name}", factor)
+        self.users, self.items = (
+            nn.Parameter(nn.init.xavier_uniform_(torch.empty(n, dim))) for n in interactions.shape
+        )
+
+    def propagate(self, graph: Tensor | None = None) -> Layers:
+        """All layers of both views, the local one along ``graph``, the whole one if None."""
+        graph = self.adjacency if graph is None else graph
+        view = LowRank(*(self.get_buffer(f"view_{name}") for name in LowRank._fields))
+        tables = Sides(self.users, self.items)
+        return propagate(tables, graph, view, self.layers, slope=self.slope, residual=self.residual)
+
+    def forward(
+        self,
+        users: Tensor,
+        met: Tensor,
+        unseen: Tensor,
+        temperature: float = 0.5,
+        *,
+        weight: float = 0.1,
+        form: str = "layerwise",
+        graph: Tensor | None = None,
+    ) -> LightGCLTerms:
+        """The objective of a batch, as in `lightgcl`; ``graph`` may come from `drop_edges`."""
+        return lightgcl(self.propagate(graph), (users, met, unseen), temperature, weight=weight, form=form)
+
+    @torch.no_grad()
+    def scores(self) -> Tensor:
+        """``(I, J)`` scores for ranking, from the local view alone; mask the training items before ranking."""
+        e = self.propagate().local_sum()
+        return e.users @ e.items.mT
+
+
+def _total(layers: list[Sides]) -> Sides:
+    return Sides(*(torch.stack(side).sum(0) for side in zip(*layers, strict=True)))
+
+
+def _check_interactions(interactions: Tensor) -> None:
+    if isinstance(interactions, Tensor) and interactions.ndim != 2:
+        raise ValueError(f"interactions: expected shape (users, items), got {tuple(interactions.shape)}")
+    check_mask(interactions, tuple(getattr(interactions, "shape", ())), name="interactions")

@@ -1,0 +1,336 @@
+r"""Meta-optimized Contrastive Learning for Sequential Recommendation. Xiuyuan Qin, Huanhuan Yuan, Pengpeng Zhao, Junhua
+Fang, Fuzhen Zhuang, Guanfeng Liu, Yanchi Liu, Victor S. Sheng; SIGIR 2023; https://arxiv.org/abs/2304.07763.
+
+Two random augmentations of a user's item sequence are encoded to :math:`h^1, h^2`; two small learned networks, the
+augmenters, turn them into :math:`z^a = \mathrm{norm}(w_a(h^a))`. With the inner-product NT-Xent :math:`L_{con}`,
+
+.. math::
+    L_{cl1} = L_{con}(h^1,h^2;\tau), \quad L_{cl2} = L_{con}(z^1,z^2) + L_{con}(h^1,z^2) + L_{con}(h^2,z^1), \quad
+    R = \overline{[\sigma^+ - o_{min}]_+} + \overline{[o_{max} - \sigma^-]_+},
+
+where :math:`\sigma^+, \sigma^-` are positive and negative scores, :math:`o_{min}` and :math:`o_{max}` the smaller and
+the larger of the smallest positive and the largest negative score.
+
+.. math:: \text{encoder:}\ L_{rec} + \lambda L_{cl1} + \beta L_{cl2} + \gamma R, \qquad
+          \text{augmenters:}\ L_{cl2} + \gamma R .
+
+What changes and why: which hand-made augmentation helps differs from data set to data set, and many pairs say little.
+Learned augmenters give four views a user without a larger batch. They are trained in turns with the encoder, each for
+the other's last state, and R pulls easy positives down and negatives up, so that they do not become trivially alike.
+
+Paper versus code. (1) R takes minimum and maximum over the batch in the paper and row by row in the code, which made
+the published numbers; ``scope`` has both, rows by default. (2) The paper has R of :math:`(z^1,z^2)` only; the code adds
+those of :math:`(h^1,z^2)` and :math:`(h^2,z^1)`, times 0.1, inside the factor :math:`\beta`. `mclrec_terms` gives all
+three, and `MCLRec` follows the code. (3) R's scores are divided by the temperature, those of :math:`L_{cl2}` never. (4)
+The paper sums the two directions of :math:`L_{con}`, the code averages all 2B rows; here the mean. (5) "Meta" means
+turns: the code steps encoder, augmenters, encoder, each by plain gradients, no gradient passes through another step.
+(6) h is not normalized, so its norm acts as a temperature. (7) The code divides z by its norm without an epsilon; here
+a zero output stays zero. (8) Here one encoder layer of width 32 and ids of short sequences, pads on the left; masks and
+shuffled spans are drawn per sequence.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.checks import (
+    check_batch,
+    check_choice,
+    check_embeddings,
+    check_in_range,
+    check_labels,
+    check_positive,
+    check_same_shape,
+)
+from ..core.contrast import softmax_contrast
+from ..core.similarity import normalize, other_view_mask, self_mask
+
+__all__ = [
+    "Augmenter",
+    "MCLRec",
+    "MCLRecTerms",
+    "SequenceEncoder",
+    "augment_sequences",
+    "inner_product_nt_xent",
+    "margin_regularizer",
+    "mclrec_terms",
+]
+
+
+class MCLRecTerms(NamedTuple):
+    """The contrastive terms, scalars.
+
+    Attributes:
+        plain: of the two encoded views, at the temperature.
+        learned: the three terms with learned views, at temperature 1.
+        margins: regularizer of (h1, z2), (h2, z1) and (z1, z2).
+    """
+
+    plain: Tensor
+    learned: Tensor
+    margins: tuple[Tensor, Tensor, Tensor]
+
+    def augmenter_loss(self, weight: float = 0.1) -> Tensor:
+        """What the augmenters minimize: the learned terms and ``weight`` times the sum of the margins."""
+        return self.learned + weight * torch.stack(self.margins).sum()
+
+
+def inner_product_nt_xent(x: Tensor, y: Tensor, temperature: float = 1.0, *, reduction: str = "mean") -> Tensor:
+    """NT-Xent of two views with inner products; nothing is normalized.
+
+    Args:
+        x: ``(B, d)`` first views.
+        y: ``(B, d)`` second views.
+        temperature: greater than 0.
+        reduction: over the 2B rows.
+
+    Returns:
+        Scalar, or ``(2B,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, NaN, fewer than two rows, temperature not positive.
+    """
+    scores = _scores(x, y, temperature)
+    b, device = len(x), x.device
+    return softmax_contrast(scores, other_view_mask(b, device), ~self_mask(2 * b, device), reduction=reduction)
+
+
+def margin_regularizer(x: Tensor, y: Tensor, temperature: float = 1.0, *, scope: str = "row") -> Tensor:
+    """How far positives lie above, and negatives below, the margin between both.
+
+    Args:
+        x: ``(B, d)`` first views, as they are.
+        y: ``(B, d)`` second views.
+        temperature: divides the scores; greater than 0.
+        scope: the margin of each ``"row"`` (released code) or of the whole ``"batch"`` (paper).
+
+    Returns:
+        Scalar, at least 0.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes differ, NaN, fewer than two rows, temperature not positive, another scope.
+    """
+    check_choice(("row", "batch"), scope=scope)
+    scores, b = _scores(x, y, temperature), len(x)
+    positive_mask = other_view_mask(b, x.device)
+    positives = scores[positive_mask].view(2 * b, 1)
+    negatives = scores[~(positive_mask | self_mask(2 * b, x.device))].view(2 * b, 2 * b - 2)
+    if scope == "row":
+        smallest, largest = positives, negatives.amax(1, keepdim=True)  # (2B, 1) each; a row has one positive
+    else:
+        smallest, largest = positives.min(), negatives.max()
+    low, high = torch.minimum(smallest, largest), torch.maximum(smallest, largest)
+    return (positives - low).relu().mean() + (high - negatives).relu().mean()
+
+
+def mclrec_terms(
+    h1: Tensor, h2: Tensor, z1: Tensor, z2: Tensor, temperature: float = 1.0, *, scope: str = "row"
+) -> MCLRecTerms:
+    """All contrastive terms of two encoded and two learned views.
+
+    Args:
+        h1: ``(B, d)`` encoded first views, not normalized.
+        h2: ``(B, d)`` encoded second views.
+        z1: ``(B, d)`` unit learned views of ``h1``.
+        z2: ``(B, d)`` of ``h2``.
+        temperature: of the plain term and of the margins.
+        scope: as in `margin_regularizer`.
+
+    Returns:
+        The terms.
+
+    Raises:
+        TypeError, ValueError: as in `margin_regularizer`.
+    """
+    plain = inner_product_nt_xent(h1, h2, temperature)
+    pairs = ((h1, z2), (h2, z1), (z1, z2))
+    learned = torch.stack([inner_product_nt_xent(x, y) for x, y in pairs]).sum()
+    first, second, third = (margin_regularizer(x, y, temperature, scope=scope) for x, y in pairs)
+    return MCLRecTerms(plain, learned, (first, second, third))
+
+
+class Augmenter(nn.Module):
+    """A learned view: three linear layers with GELU between them, ``(B, d)`` to unit rows ``(B, d)``."""
+
+    def __init__(self, dim: int, hidden: tuple[int, int] = (32, 16)) -> None:
+        """Make the layers d, ``hidden[0]``, ``hidden[1]``, d."""
+        super().__init__()
+        check_positive(dim=dim, **{"hidden[0]": hidden[0], "hidden[1]": hidden[1]})
+        self.first = nn.Linear(dim, hidden[0])
+        self.second = nn.Linear(hidden[0], hidden[1])
+        self.third = nn.Linear(hidden[1], dim)
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Unit rows."""
+        return normalize(self.third(F.gelu(self.second(F.gelu(self.first(h))))))
+
+
+def augment_sequences(sequences: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """One of three operations a sequence, drawn evenly: crop to a half, mask a half, shuffle a span of four fifths.
+
+    Args:
+        sequences: ``(B, T)`` item ids, 0 is padding on the left.
+        generator: on the CPU.
+
+    Returns:
+        ``(B, T)``; cropped sequences are padded on the left, masked items become 0.
+
+    Raises:
+        TypeError: not integers.
+        ValueError: not two-dimensional, or a sequence without an item.
+    """
+    _check_sequences(sequences)
+    ids = sequences.cpu()
+    b, t = ids.shape
+    length = (ids > 0).sum(1, keepdim=True)  # (B, 1), at least 1
+    place = torch.arange(t)[None, :] - (t - length)  # (B, T), counts from 0 at the first item
+    start, noise, choice = (torch.rand(b, k, generator=generator) for k in (1, t, 1))
+
+    span = (length / 2).long().clamp_min(1)  # crop: keep `span` items from a random first one, moved to the right end
+    first = (start * (length - span + 1)).long()
+    source = torch.arange(t)[None, :] - (t - span) + (t - length) + first
+    cropped = torch.where(torch.arange(t) >= t - span, ids.gather(1, source.clamp(0, t - 1)), 0)
+
+    rank = noise.masked_fill(place < 0, 2.0).argsort(1).argsort(1)  # mask: the items of lowest noise, never all
+    masked = torch.where(rank < length // 2, 0, ids)
+
+    span = (0.8 * length).long()  # shuffle: sort a span by noise, leave every other place where it is
+    first = (start * (length - span + 1)).long()
+    inside = (place >= first) & (place < first + span)
+    key = torch.where(inside, (t - length + first) + noise, torch.arange(t).float())
+    shuffled = ids.gather(1, key.argsort(dim=1, stable=True))
+
+    kind = (choice * 3).long()
+    return torch.where(kind == 0, cropped, torch.where(kind == 1, masked, shuffled)).to(sequences.device)
+
+
+class SequenceEncoder(nn.Module):
+    """A small causal Transformer over item ids; the last position stands for the user. ``(B, T)`` to ``(B, d)``."""
+
+    def __init__(self, items: int, dim: int = 32, length: int = 12, *, layers: int = 1, dropout: float = 0.1) -> None:
+        """Make the tables (id 0 is padding) and the layers."""
+        super().__init__()
+        check_positive(items=items, dim=dim, length=length, layers=layers)
+        self.items = nn.Embedding(items + 1, dim, padding_idx=0)
+        self.places = nn.Parameter(0.02 * torch.randn(length, dim))
+        block = nn.TransformerEncoderLayer(dim, 2, 4 * dim, dropout, "gelu", batch_first=True)
+        self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
+        nn.init.normal_(self.items.weight[1:], std=0.02)
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """Encode the sequences, not normalized."""
+        _check_sequences(sequences)
+        t = sequences.shape[1]
+        later = torch.ones(t, t, dtype=torch.bool, device=sequences.device).triu(1)
+        hidden = sequences.eq(0)[:, None, :] | later  # padding and masked items are not looked at
+        hidden = hidden & ~self_mask(t, sequences.device)  # except by themselves: no row may be empty
+        return self.blocks(self.items(sequences) + self.places[-t:], mask=hidden.repeat_interleave(2, 0))[:, -1]
+
+
+class MCLRec(nn.Module):
+    """Encoder and augmenters trained in turns, each with an optimizer of its own.
+
+    One step: ``model.step(sequences, targets)``. Ranking: ``model.scores(sequences)``.
+    """
+
+    def __init__(
+        self,
+        encoder: SequenceEncoder,
+        hidden: tuple[int, int] = (32, 16),
+        *,
+        temperature: float = 1.0,
+        plain_weight: float = 0.04,
+        learned_weight: float = 0.4,
+        margin_weight: float = 0.1,
+        learning_rate: float = 1e-3,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        r"""Make the augmenters and both optimizers.
+
+        Args:
+            encoder: of item sequences.
+            hidden: inner widths of the augmenters.
+            temperature: of the plain contrast and of the margins.
+            plain_weight: :math:`\lambda`.
+            learned_weight: :math:`\beta`.
+            margin_weight: of the regularizer, inside :math:`\beta` as in the code.
+            learning_rate: of both Adam optimizers.
+            generator: of the augmentations, on the CPU.
+        """
+        super().__init__()
+        check_positive(temperature=temperature, learning_rate=learning_rate)
+        weights = {"plain_weight": plain_weight, "learned_weight": learned_weight, "margin_weight": margin_weight}
+        check_in_range(0, math.inf, **weights)
+        self.temperature, self.plain_weight = temperature, plain_weight
+        self.learned_weight, self.margin_weight, self.generator = learned_weight, margin_weight, generator
+        self.encoder = encoder
+        self.augmenters = nn.ModuleList(Augmenter(encoder.items.embedding_dim, hidden) for _ in range(2))
+        self.encoder_optimizer = torch.optim.Adam(self.encoder.parameters(), lr=learning_rate)
+        self.augmenter_optimizer = torch.optim.Adam(self.augmenters.parameters(), lr=learning_rate)
+
+    def terms(self, views: tuple[Tensor, Tensor]) -> MCLRecTerms:
+        """Contrastive terms of two augmented ``(B, T)`` copies of a batch."""
+        h1, h2 = (self.encoder(view) for view in views)
+        return mclrec_terms(h1, h2, self.augmenters[0](h1), self.augmenters[1](h2), self.temperature)
+
+    def encoder_loss(self, sequences: Tensor, targets: Tensor, views: tuple[Tensor, Tensor]) -> Tensor:
+        """Next item among all items, plus both contrasts."""
+        check_labels(targets, len(sequences), name="targets", num_classes=self.encoder.items.num_embeddings)
+        terms = self.terms(views)
+        recommendation = F.cross_entropy(self._logits(sequences), targets - 1)
+        learned = terms.augmenter_loss(self.margin_weight)
+        return recommendation + self.plain_weight * terms.plain + self.learned_weight * learned
+
+    def step(self, sequences: Tensor, targets: Tensor, *, joint: bool = False) -> Tensor:
+        """Encoder, augmenters, encoder again; or all at once on the encoder's loss (the paper's joint ablation).
+
+        Returns:
+            The encoder's loss before the step, detached.
+        """
+        first, second = (augment_sequences(sequences, generator=self.generator) for _ in range(2))
+        views = (first, second)
+        loss = self.encoder_loss(sequences, targets, views)
+        if joint:
+            self._update(loss, self.encoder_optimizer, self.augmenter_optimizer)
+            return loss.detach()
+        self._update(loss, self.encoder_optimizer)
+        self._update(self.terms(views).augmenter_loss(self.margin_weight), self.augmenter_optimizer)
+        self._update(self.encoder_loss(sequences, targets, views), self.encoder_optimizer)
+        return loss.detach()
+
+    @torch.no_grad()
+    def scores(self, sequences: Tensor) -> Tensor:
+        """``(B, items)`` scores of items 1, 2, ...; call it in evaluation mode."""
+        return self._logits(sequences)
+
+    def _logits(self, sequences: Tensor) -> Tensor:
+        return self.encoder(sequences) @ self.encoder.items.weight[1:].mT
+
+    def _update(self, loss: Tensor, *optimizers: torch.optim.Optimizer) -> None:
+        self.zero_grad()  # of all parts: what the other stage left behind must not count
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def _scores(x: Tensor, y: Tensor, temperature: float) -> Tensor:
+    """``(2B, 2B)`` inner products of both stacked views."""
+    check_embeddings(x=x, y=y)
+    check_same_shape(x=x, y=y)
+    check_positive(temperature=temperature)
+    check_batch(len(x), 2, name="x", why="to have a negative")
+    v = torch.cat([x, y])
+    return v @ v.mT / temperature
+
+
+def _check_sequences(sequences: Tensor) -> None:
+    check_labels(sequences.flatten(), sequences.numel(), name="sequences")
+    if sequences.ndim != 2 or not (sequences > 0).any(1).all():
+        raise ValueError(f"sequences: expected (B, T) ids, an item in each, got shape {tuple(sequences.shape)}")

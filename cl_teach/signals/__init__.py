@@ -1,0 +1,1 @@
+"""Methods for signals: time series, audio, medical recordings."""
