@@ -1,10 +1,11 @@
 """The common ground of all methods: similarity, one softmax contrast, a queue, a slow teacher, argument checks.
 
 In order of reading: `similarity` (directions and masks), `contrast` (the one loss), `regression` (the loss without
-negatives), `queue` and `teacher` (the two pieces with memory), `draws` and `checks` (random numbers, and how bad
-input is answered).
+negatives), `assignment` (even codes), `queue` and `teacher` (the two pieces with memory), `draws` and `checks` (random
+numbers, and how bad input is answered).
 """
 
+from .assignment import sinkhorn
 from .contrast import clip_loss, info_nce, nt_xent, one_positive_contrast, reduce, softmax_contrast, sup_con
 from .draws import draw_beta
 from .queue import FeatureQueue
@@ -27,6 +28,7 @@ __all__ = [
     "regression_loss",
     "same_label_mask",
     "self_mask",
+    "sinkhorn",
     "softmax_contrast",
     "sup_con",
 ]

@@ -23,8 +23,7 @@ def digits(
 ) -> ImageSet:
     """Load scikit-learn's 1,797 digits, always split in the same way.
 
-    Every fifth image of each class, in scikit-learn's order, is a test image. Both parts may hold digits by
-    one
+    Every fifth image of each class, in scikit-learn's order, is a test image. Both parts may hold digits by one
     writer: this measures recognition of digits, not of new hands.
 
     Args:

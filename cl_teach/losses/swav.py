@@ -22,17 +22,17 @@ is filled, and the current batch is pushed after the scores are taken, so that i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from ..core.assignment import sinkhorn
 from ..core.checks import check_batch, check_embeddings, check_positive, check_same_width
 from ..core.similarity import normalize
 
-__all__ = ["SwAV", "SwappedPrediction", "push_front", "sinkhorn", "swav"]
+__all__ = ["SwAV", "SwappedPrediction", "push_front", "swav"]
 
 
 class SwappedPrediction(NamedTuple):
@@ -45,37 +45,6 @@ class SwappedPrediction(NamedTuple):
 
     loss: Tensor
     codes: Tensor
-
-
-@torch.no_grad()
-def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
-    r"""Soft codes that spread a batch evenly over the prototypes.
-
-    Sinkhorn-Knopp on :math:`e^{S/\varepsilon}`: scale every prototype's total to 1/K, then every sample's to 1/B, and
-    repeat; at the end each sample's code is scaled to sum to one.
-
-    Args:
-        scores: ``(B, K)`` similarities of samples and prototypes.
-        epsilon: weight of the entropy; small values give nearly hard codes, large ones 1/K.
-        iterations: at least 1.
-
-    Returns:
-        ``(B, K)`` codes; rows sum to one, columns to B/K in the limit of many iterations.
-
-    Raises:
-        TypeError: not a floating tensor.
-        ValueError: not two-dimensional, NaN, epsilon or iterations not positive.
-
-    Source: Caron et al. (2020), section 3.1 and the released code.
-    """
-    check_embeddings(scores=scores)
-    check_positive(epsilon=epsilon, iterations=iterations)
-    b, k = scores.shape
-    log_q = scores / epsilon
-    for _ in range(iterations):
-        log_q = log_q - log_q.logsumexp(0, keepdim=True) - math.log(k)
-        log_q = log_q - log_q.logsumexp(1, keepdim=True) - math.log(b)
-    return (log_q + math.log(b)).exp()
 
 
 def push_front(queue: Tensor, features: Tensor) -> Tensor:

@@ -25,8 +25,7 @@ class ProjectionHead(nn.Module):
         ValueError: a size below 1; at a call, features of another shape.
 
     Source: SimCLR (Chen, Kornblith, Norouzi, Hinton 2020), section 4.2; batch normalization in the hidden
-        layers as
-    in BYOL (Grill et al. 2020), section 3.3.
+        layers as in BYOL (Grill et al. 2020), section 3.3.
     """
 
     def __init__(self, in_dim: int, out_dim: int = 64, hidden: int = 128, layers: int = 2) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.core import normalize, self_mask
+from cl_teach.core import normalize, self_mask, sinkhorn
 from cl_teach.losses.amcl import PairTemperature, optimal_positive_temperature, pair_temperature
 from cl_teach.losses.amcl import amcl as amcl_loss
 from cl_teach.losses.cacr import cacr_momentum, cacr_terms
@@ -24,7 +24,7 @@ from cl_teach.losses.hallucinator import (
 from cl_teach.losses.isogclr import ISogCLR, SogCLR, robust_objective
 from cl_teach.losses.mochi import Mixture, hardest_rows, mix
 from cl_teach.losses.mochi import mochi as mochi_loss
-from cl_teach.losses.swav import push_front, sinkhorn
+from cl_teach.losses.swav import push_front
 from cl_teach.losses.swav import swav as swav_loss
 
 __all__ = ["amcl", "cacr", "dcl", "feature_transformation", "groco", "hallucinator", "isogclr", "mochi", "swav"]

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from cl_teach.core import normalize
-from cl_teach.losses.swav import SwAV, push_front, sinkhorn, swav
+from cl_teach.core import normalize, sinkhorn
+from cl_teach.losses.swav import SwAV, push_front, swav
 
 
 def draw(*shape, seed=0):

@@ -1,0 +1,44 @@
+"""Soft assignments that share a batch out evenly: Sinkhorn-Knopp."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from .checks import check_embeddings, check_positive
+
+__all__ = ["sinkhorn"]
+
+
+@torch.no_grad()
+def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
+    r"""Soft codes that spread a batch evenly over the prototypes.
+
+    Sinkhorn-Knopp on :math:`e^{S/\varepsilon}`: scale every prototype's total to 1/K, then every sample's to 1/B, and
+    repeat; at the end each sample's code is scaled to sum to one.
+
+    Args:
+        scores: ``(B, K)`` similarities of samples and prototypes.
+        epsilon: weight of the entropy; small values give nearly hard codes, large ones 1/K.
+        iterations: at least 1.
+
+    Returns:
+        ``(B, K)`` codes; rows sum to one, columns to B/K in the limit of many iterations.
+
+    Raises:
+        TypeError: not a floating tensor.
+        ValueError: not two-dimensional, NaN, epsilon or iterations not positive.
+
+    Source: Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments (2020), section
+        3.1 and the released code.
+    """
+    check_embeddings(scores=scores)
+    check_positive(epsilon=epsilon, iterations=iterations)
+    b, k = scores.shape
+    log_q = scores / epsilon
+    for _ in range(iterations):
+        log_q = log_q - log_q.logsumexp(0, keepdim=True) - math.log(k)
+        log_q = log_q - log_q.logsumexp(1, keepdim=True) - math.log(b)
+    return (log_q + math.log(b)).exp()
