@@ -1,0 +1,1 @@
+"""Methods for aligning language models: learning from preferences."""

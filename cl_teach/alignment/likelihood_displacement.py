@@ -1,0 +1,369 @@
+r"""Unintentional Unalignment: Likelihood Displacement in Direct Preference Optimization. Noam Razin, Sadhika Malladi,
+Adithya Bhaskar, Danqi Chen, Sanjeev Arora, Boris Hanin; ICLR 2025; https://arxiv.org/abs/2410.08847.
+
+Direct preference optimization (DPO) only asks that the gap :math:`g = \ln\pi(y^+) - \ln\pi(y^-)` grows,
+
+.. math::
+    L = -\ln\sigma(\beta(g - g_{ref})),
+
+so both likelihoods may fall. The probability then goes to a third response, which can mean the opposite. The centered
+hidden embedding similarity (CHES) of a pair is, with h the state that predicts a response token,
+
+.. math::
+    \mathrm{CHES} = \Big\langle\sum_k h_{x,y^+_{<k}}, \sum_k h_{x,y^-_{<k}}\Big\rangle
+    - \Big\|\sum_k h_{x,y^+_{<k}}\Big\|^2 .
+
+What changes and why: under gradient flow the change of :math:`\ln\pi(y^+)` has a closed form in hidden states and
+unembeddings. The part that the unembedding's movement causes is a weighted sum of inner products of states; with equal
+positive weights it is minus CHES. So one forward pass of the initial model ranks the pairs, and those with the highest
+length-normalized score are left out before plain DPO. For one-token responses with a shared prompt state CHES is 0 and
+says nothing; there the unembeddings decide: among the other tokens, those that align with :math:`W_{y^+} - W_{y^-}`
+gain most.
+
+Paper versus code. (1) The sum ends with the state before the last response token, as in the definition and the released
+scoring function; the released ranking script also counts the state after it. (2) The released function relies on left
+padding; here a mask says which states count, so either side may be padded. (3) Sums are accumulated in float32 at
+least. (4) Log-probabilities of a response are sums over its tokens, not means. (5) The paper's share of pairs to keep
+could not be verified: it is an argument without a default. (6) The formulas for velocities were derived anew.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core.checks import (
+    check_choice,
+    check_embeddings,
+    check_in_range,
+    check_labels,
+    check_mask,
+    check_positive,
+    check_same_length,
+    check_same_shape,
+    check_same_width,
+)
+
+__all__ = [
+    "Ches",
+    "FilteredDPO",
+    "PairVelocity",
+    "TokenVelocity",
+    "ches",
+    "keep_lowest",
+    "pair_velocity",
+    "predicting_states",
+    "preference_loss",
+    "response_log_probability",
+    "token_velocity",
+]
+
+
+class Ches(NamedTuple):
+    """Scores of ``n`` pairs: ``score (n,)``, ``length_normalized (n,)`` and ``lengths (n, 2)`` of both responses."""
+
+    score: Tensor
+    length_normalized: Tensor
+    lengths: Tensor
+
+
+class TokenVelocity(NamedTuple):
+    """One-token responses: ``loss``, ``velocity (V,)`` of all log-probabilities, ``probabilities (V,)``, ``slope``."""
+
+    loss: Tensor
+    velocity: Tensor
+    probabilities: Tensor
+    slope: Tensor
+
+
+class PairVelocity(NamedTuple):
+    """Longer responses: ``velocity`` of the preferred one's log-probability, and what it is made of.
+
+    ``from_unembedding`` is the part that the movement of W causes, ``alpha_plus (K, K)`` and ``alpha_minus (K, K')``
+    are the weights in it; ``slope`` is minus the derivative of the loss in the gap.
+    """
+
+    velocity: Tensor
+    from_unembedding: Tensor
+    alpha_plus: Tensor
+    alpha_minus: Tensor
+    slope: Tensor
+
+
+def predicting_states(time: int, last_prompt: Tensor, last_token: Tensor | None = None) -> Tensor:
+    """Which positions predict a response token: from the prompt's last one to the one before the response's last.
+
+    Args:
+        time: T, length of the padded sequences.
+        last_prompt: ``(n,)`` position of the prompt's last token.
+        last_token: ``(n,)`` position of the response's last token; T - 1 if None, as with left padding.
+
+    Returns:
+        ``(n, T)`` boolean, with as many True in a row as the response has tokens.
+
+    Raises:
+        TypeError, ValueError: wrong dtype; positions out of range, or an empty response.
+    """
+    check_labels(last_prompt, len(last_prompt), name="last_prompt", num_classes=time)
+    end = torch.full_like(last_prompt, time - 1) if last_token is None else last_token
+    check_labels(end, len(last_prompt), name="last_token", num_classes=time)
+    if bool((end <= last_prompt).any()):
+        raise ValueError("last_token: expected a position after last_prompt in every row, got an empty response")
+    position = torch.arange(time, device=last_prompt.device)
+    return (position >= last_prompt[:, None]) & (position < end[:, None])
+
+
+def ches(states_plus: Tensor, mask_plus: Tensor, states_minus: Tensor, mask_minus: Tensor) -> Ches:
+    """Centered hidden embedding similarity of every pair; high scores predict that the preferred response loses.
+
+    Args:
+        states_plus: ``(n, T, d)`` last hidden states of prompt and preferred response, as they come (not normalized).
+        mask_plus: ``(n, T)`` which of them predict a response token, see `predicting_states`.
+        states_minus: ``(n, T', d)`` for the dispreferred response.
+        mask_minus: ``(n, T')``.
+
+    Raises:
+        TypeError, ValueError: wrong dtype; shapes do not fit, an empty response, NaN.
+
+    Source: Razin et al. (2025), definition 2.
+    """
+    check_embeddings(ndim=3, states_plus=states_plus, states_minus=states_minus)
+    check_same_length(states_plus=states_plus, states_minus=states_minus)
+    check_same_width(states_plus=states_plus, states_minus=states_minus)
+    sums, counts = [], []
+    for name, states, mask in (("mask_plus", states_plus, mask_plus), ("mask_minus", states_minus, mask_minus)):
+        check_mask(mask, tuple(states.shape[:2]), name=name)
+        if not bool(mask.any(1).all()):
+            raise ValueError(f"{name}: expected at least one True in every row, got an empty response")
+        wide = states.to(torch.promote_types(states.dtype, torch.float32))  # half precision overflows in long sums
+        sums.append((wide * mask[..., None]).sum(1))  # (n, d)
+        counts.append(mask.sum(1))
+    plus, minus = sums
+    lengths = torch.stack(counts, dim=1)  # (n, 2)
+    cross, own = (plus * minus).sum(-1), plus.square().sum(-1)  # (n,)
+    normalized = cross / lengths.prod(1) - own / lengths[:, 0].square()
+    return Ches(cross - own, normalized, lengths)
+
+
+def keep_lowest(scores: Tensor, share: float) -> Tensor:
+    """Indices of the ``share`` of pairs with the lowest scores, in the order of the data.
+
+    Args:
+        scores: ``(n,)``, for filtering the length-normalized CHES.
+        share: in (0, 1]; at least one pair is kept.
+
+    Raises:
+        TypeError, ValueError: wrong dtype; share out of range, NaN.
+    """
+    check_embeddings(ndim=1, scores=scores)
+    check_positive(share=share)
+    check_in_range(0, 1, share=share)
+    kept = max(1, round(share * len(scores)))
+    return scores.argsort(stable=True)[:kept].sort().values
+
+
+def preference_loss(gap: Tensor, reference_gap: Tensor | float, beta: float = 0.1, *, kind: str = "dpo") -> Tensor:
+    r"""Loss of each pair, a convex function of the gap alone.
+
+    Args:
+        gap: ``(...)`` log-probability of the preferred response minus that of the other.
+        reference_gap: the same for the frozen reference.
+        beta: greater than 0.
+        kind: ``"dpo"``: :math:`-\ln\sigma(\beta(g-g_{ref}))`; ``"ipo"``: :math:`(g-g_{ref}-1/(2\beta))^2`.
+
+    Returns:
+        ``(...)``.
+
+    Raises:
+        ValueError: beta not positive, another kind.
+    """
+    check_positive(beta=beta)
+    check_choice(("dpo", "ipo"), kind=kind)
+    margin = gap - reference_gap
+    return -nn.functional.logsigmoid(beta * margin) if kind == "dpo" else (margin - 1 / (2 * beta)).square()
+
+
+def token_velocity(
+    unembedding: Tensor,
+    state: Tensor,
+    plus: int,
+    minus: int,
+    beta: float = 0.1,
+    reference_gap: float = 0.0,
+    *,
+    train_unembedding: bool = True,
+) -> TokenVelocity:
+    r"""How fast every token's log-probability changes when the responses are one token long.
+
+    .. math:: s\,[\langle W_z-\bar W, W_+-W_-\rangle + \|h\|^2(1_{z=+}-1_{z=-}-\pi_++\pi_-)]
+
+    Args:
+        unembedding: ``(V, d)`` rows W.
+        state: ``(d,)`` the prompt's state h.
+        plus: preferred token.
+        minus: dispreferred token.
+        beta: of the loss.
+        reference_gap: gap of the reference.
+        train_unembedding: whether W moves too; without it the second term is missing.
+
+    Raises:
+        TypeError, ValueError: wrong dtype; shapes do not fit, a token out of range, NaN.
+
+    Source: Razin et al. (2025), analysis of single-token responses, derived anew.
+    """
+    check_embeddings(unembedding=unembedding)
+    check_embeddings(ndim=1, state=state)
+    check_same_width(unembedding=unembedding, state=state)
+    check_in_range(0, len(unembedding) - 1, plus=plus, minus=minus)
+    log_p = (unembedding @ state).log_softmax(0)  # (V,)
+    p, gap = log_p.exp(), log_p[plus] - log_p[minus]
+    loss, slope = preference_loss(gap, reference_gap, beta), beta * torch.sigmoid(-beta * (gap - reference_gap))
+    direction = unembedding[plus] - unembedding[minus]  # (d,)
+    velocity = (unembedding - p @ unembedding) @ direction
+    if train_unembedding:
+        one = torch.zeros_like(p)
+        one[plus] += 1
+        one[minus] -= 1
+        velocity = velocity + state.square().sum() * (one - p[plus] + p[minus])
+    return TokenVelocity(loss, slope * velocity, p, slope)
+
+
+def pair_velocity(
+    unembedding: Tensor,
+    states_plus: Tensor,
+    states_minus: Tensor,
+    plus: Tensor,
+    minus: Tensor,
+    beta: float = 0.1,
+    reference_gap: float = 0.0,
+) -> PairVelocity:
+    """How fast the preferred response's log-probability changes, for responses of any length.
+
+    The unembedding and all states are free parameters; the prompt's state is one, shared by both responses.
+
+    Args:
+        unembedding: ``(V, d)``.
+        states_plus: ``(K, d)``, row k predicts token k.
+        states_minus: ``(K', d)``; its first row equals that of ``states_plus``.
+        plus: ``(K,)`` tokens of the preferred response.
+        minus: ``(K',)`` tokens of the other.
+        beta: of the loss.
+        reference_gap: gap of the reference.
+
+    Raises:
+        TypeError, ValueError: wrong dtype; shapes do not fit, different prompt states, a token out of range, NaN.
+
+    Source: Razin et al. (2025), analysis of multi-token responses, derived anew.
+    """
+    check_positive(beta=beta)
+    check_embeddings(unembedding=unembedding, states_plus=states_plus, states_minus=states_minus)
+    check_same_width(unembedding=unembedding, states_plus=states_plus, states_minus=states_minus)
+    check_labels(plus, len(states_plus), name="plus", num_classes=len(unembedding))
+    check_labels(minus, len(states_minus), name="minus", num_classes=len(unembedding))
+    if not torch.allclose(states_plus[0], states_minus[0]):
+        raise ValueError("states_minus: expected the prompt's state in row 0, as in states_plus, got another")
+
+    def errors(states: Tensor, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        log_p = (states @ unembedding.mT).log_softmax(-1)  # (K, V)
+        one = nn.functional.one_hot(tokens, len(unembedding)).to(log_p.dtype)
+        return (log_p * one).sum(), one - log_p.exp()
+
+    log_plus, error_plus = errors(states_plus, plus)
+    log_minus, error_minus = errors(states_minus, minus)
+    slope = beta * torch.sigmoid(-beta * (log_plus - log_minus - reference_gap))
+    alpha_plus, alpha_minus = error_plus @ error_plus.mT, error_plus @ error_minus.mT
+    own = (alpha_plus * (states_plus @ states_plus.mT)).sum()
+    from_unembedding = slope * (own - (alpha_minus * (states_plus @ states_minus.mT)).sum())
+    pull_plus, pull_minus = error_plus @ unembedding, error_minus @ unembedding  # gradients by the states
+    from_states = slope * (pull_plus.square().sum() - pull_plus[0] @ pull_minus[0])
+    return PairVelocity(from_unembedding + from_states, from_unembedding, alpha_plus, alpha_minus, slope)
+
+
+def response_log_probability(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
+    """Sum ``(n,)`` of the log-probabilities of the response's tokens.
+
+    Args:
+        logits: ``(n, T, V)``; position t predicts token t + 1.
+        tokens: ``(n, T)``.
+        mask: ``(n, T)`` see `predicting_states`; the last column is False.
+
+    Raises:
+        TypeError, ValueError: wrong dtype; shapes do not fit, NaN.
+    """
+    check_embeddings(ndim=3, logits=logits)
+    check_mask(mask, tuple(tokens.shape), name="mask")
+    check_same_shape(tokens=tokens, mask=mask, logits=logits[..., 0])
+    log_p = logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)  # (n, T - 1)
+    return (log_p * mask[:, :-1]).sum(1)
+
+
+class FilteredDPO(nn.Module):
+    """Score all pairs with the initial model, keep those with low scores, train DPO on them and watch the preferred.
+
+    ``model(tokens)`` returns states ``(n, T, d)`` and logits ``(n, T, V)``. State: log-probabilities of the initial
+    model for both responses, ``initial (n, 2)``, and ``kept``, indices of the pairs to train on.
+
+    Source: Razin et al. (2025), section on filtering.
+    """
+
+    plus: Tensor
+    minus: Tensor
+    mask_plus: Tensor
+    mask_minus: Tensor
+    initial: Tensor
+    kept: Tensor
+
+    def __init__(
+        self,
+        model: nn.Module,
+        plus: Tensor,
+        minus: Tensor,
+        mask_plus: Tensor,
+        mask_minus: Tensor,
+        *,
+        share: float,
+        beta: float = 0.1,
+    ) -> None:
+        """Score and filter.
+
+        Args:
+            model: the initial policy; it is trained in place.
+            plus: ``(n, T)`` tokens of prompt and preferred response, with ``mask_plus`` from `predicting_states`.
+            minus: ``(n, T')`` the same with the dispreferred response, with ``mask_minus``.
+            mask_plus: ``(n, T)``.
+            mask_minus: ``(n, T')``.
+            share: of the pairs to keep, in (0, 1].
+            beta: of the loss.
+
+        Raises:
+            ValueError: shapes do not fit, share or beta out of range.
+        """
+        super().__init__()
+        check_positive(beta=beta)
+        check_same_length(plus=plus, minus=minus)
+        self.model, self.beta = model, beta
+        for name, value in (("plus", plus), ("minus", minus), ("mask_plus", mask_plus), ("mask_minus", mask_minus)):
+            self.register_buffer(name, value)
+        with torch.no_grad():
+            self.scores = ches(model(plus)[0], mask_plus, model(minus)[0], mask_minus)
+            self.register_buffer("initial", self.log_probabilities(torch.arange(len(plus), device=plus.device)))
+        self.register_buffer("kept", keep_lowest(self.scores.length_normalized, share))
+
+    def log_probabilities(self, index: Tensor) -> Tensor:
+        """``(len(index), 2)`` log-probabilities of the preferred and the dispreferred response."""
+        columns = []
+        for tokens, mask in ((self.plus, self.mask_plus), (self.minus, self.mask_minus)):
+            columns.append(response_log_probability(self.model(tokens[index])[1], tokens[index], mask[index]))
+        return torch.stack(columns, dim=1)
+
+    def forward(self, index: Tensor) -> Tensor:
+        """Mean loss of the pairs ``index``; training draws them from ``kept``."""
+        gap, reference = (x[:, 0] - x[:, 1] for x in (self.log_probabilities(index), self.initial[index]))
+        return preference_loss(gap, reference, self.beta).mean()
+
+    @torch.no_grad()
+    def displacement(self, index: Tensor) -> Tensor:
+        """``(len(index), 2)`` change of both log-probabilities since the start; a negative first column is the harm."""
+        return self.log_probabilities(index) - self.initial[index]
