@@ -108,8 +108,7 @@ class Record:
 def paired_difference(baseline: Sequence[float], method: Sequence[float], confidence: float = 0.95) -> Difference:
     """Mean of ``method - baseline`` and its Student t interval.
 
-    The interval is exact when the paired differences are normal. If all differences are equal the interval
-    has no
+    The interval is exact when the paired differences are normal. If all differences are equal the interval has no
     width: the data show no spread, which is believable only for deterministic quantities.
 
     Args:

@@ -24,6 +24,7 @@ __all__ = [
     "check_same_length",
     "check_same_shape",
     "check_same_width",
+    "check_square",
 ]
 
 
@@ -56,6 +57,20 @@ def check_same_shape(**tensors: Tensor) -> None:
     """
     if len({tuple(x.shape) for x in tensors.values()}) > 1:
         raise ValueError(f"{_names(tensors)}: expected equal shapes, got {_shapes(tensors)}")
+
+
+def check_square(minimum: int = 1, **matrices: Tensor) -> None:
+    """Check that every tensor is a square matrix (one row and one column a sample), finite and floating.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: not square, fewer than ``minimum`` rows, NaN.
+    """
+    check_embeddings(ndim=2, **matrices)
+    for name, x in matrices.items():
+        if x.shape[0] != x.shape[1] or len(x) < minimum:
+            least = f" of at least {minimum} rows" if minimum > 1 else ""
+            raise ValueError(f"{name}: expected a square matrix{least}, got shape {tuple(x.shape)}")
 
 
 def check_same_length(**tensors: Tensor) -> None:

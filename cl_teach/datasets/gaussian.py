@@ -10,9 +10,8 @@ probability alpha_i (the *augmentation strength* of feature i), and it has noise
 
 and whatever a linear encoder should learn from such pairs can be worked out by hand and compared.
 
-Source: this setting is studied by Xue, Gan, Ni, Joshi and Mirzasoleiman 2024 (arXiv 2403.11391); the moments
-    above are
-derived here.
+Source: this setting is studied by Xue, Gan, Ni, Joshi and Mirzasoleiman 2024 (arXiv 2403.11391); the moments above
+are derived here.
 """
 
 from __future__ import annotations

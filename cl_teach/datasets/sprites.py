@@ -59,8 +59,7 @@ class Sprites(NamedTuple):
         images: ``(n, 3, size, size)``, float32 in [0, 1].
         factors: for each name in `SPRITE_FACTORS` an int64 tensor ``(n,)``.
         latents: continuous values: "x" and "y" of the center (-1 to 1, right and down), "radius" (same unit)
-            and
-            "brightness", float32 ``(n,)`` each.
+            and "brightness", float32 ``(n,)`` each.
         names: for each factor the names of its values.
     """
 

@@ -52,6 +52,7 @@ from ..core.checks import (
     check_positive,
     check_same_shape,
     check_same_width,
+    check_square,
 )
 from ..core.contrast import softmax_contrast
 from ..core.similarity import cosine_similarity, normalize, self_mask
@@ -132,7 +133,8 @@ def nearest(similarity: Tensor, count: int) -> Tensor:
     Returns:
         ``(n, n)`` boolean, ``count`` true entries a row, none on the diagonal.
     """
-    n = _check_square(similarity=similarity)
+    check_square(2, similarity=similarity)
+    n = len(similarity)
     check_in_range(1, n - 1, count=count)
     others = similarity.masked_fill(self_mask(n, similarity.device), -math.inf)
     best = others.topk(count, dim=1).indices
@@ -169,7 +171,9 @@ def pair_probabilities(
     Raises:
         TypeError: wrong dtype. ValueError: shapes differ, a value out of range, an anchor without any weight.
     """
-    n = _check_square(surface=surface, semantic=semantic)
+    check_square(2, surface=surface, semantic=semantic)
+    check_same_shape(surface=surface, semantic=semantic)
+    n = len(surface)
     check_in_range(0, 1, surface=surface)
     check_in_range(-1.001, 1.001, semantic=semantic)  # room for rounding
     check_in_range(0, math.inf, sharpness=sharpness, power=power)
@@ -336,13 +340,3 @@ class DebCSE(nn.Module):
         rows = len(index)
         hard = h[2 * rows :].unflatten(0, (rows, self.count))
         return debcse_loss(h[:rows], h[rows : 2 * rows], hard, self.temperature, index=(index, positive, negative))
-
-
-def _check_square(**tables: Tensor) -> int:
-    """Size of square tables, at least 2."""
-    check_embeddings(ndim=2, **tables)
-    check_same_shape(**tables)
-    for name, x in tables.items():
-        if x.shape[0] != x.shape[1] or len(x) < 2:
-            raise ValueError(f"{name}: expected a square table of at least two sentences, got {tuple(x.shape)}")
-    return len(x)

@@ -38,6 +38,7 @@ from ..core.checks import (
     check_labels,
     check_positive,
     check_same_shape,
+    check_square,
 )
 from ..core.contrast import reduce, softmax_contrast
 from ..core.similarity import cosine_similarity, same_label_mask, self_mask
@@ -88,7 +89,8 @@ def hardest_negatives(similarity: Tensor, alpha: float = 1.0) -> tuple[Tensor, T
         TypeError: ``similarity`` is not floating.
         ValueError: not square, fewer than two rows, NaN, ``alpha`` outside (0, 1].
     """
-    n = _check_square(similarity)
+    check_square(2, similarity=similarity)  # a negative at least
+    n = len(similarity)
     check_positive(alpha=alpha)
     check_in_range(0, 1, alpha=alpha)
     kept = math.ceil(alpha * (n - 1) - 1e-9)  # the tiny number keeps 0.1 * 30 = 3.0000000000000004 at three
@@ -212,7 +214,8 @@ def relative_penalty(similarity: Tensor, temperature: float | Tensor, kept: Tens
         TypeError: ``similarity`` is not floating.
         ValueError: not square, fewer than two rows, NaN, temperature not positive.
     """
-    n = _check_square(similarity)
+    check_square(2, similarity=similarity)  # a negative at least
+    n = len(similarity)
     check_positive(temperature=temperature)
     negatives = ~self_mask(n, similarity.device) if kept is None else kept
     return (similarity / temperature).masked_fill(~negatives, -math.inf).softmax(1)
@@ -257,7 +260,8 @@ def low_temperature_limit(similarity: Tensor, temperature: float) -> Tensor:
     Returns:
         ``(n,)``.
     """
-    n = _check_square(similarity)
+    check_square(2, similarity=similarity)  # a negative at least
+    n = len(similarity)
     hardest = similarity.masked_fill(self_mask(n, similarity.device), -math.inf).amax(1)
     return (hardest - similarity.diagonal()).clamp_min(0) / temperature
 
@@ -274,7 +278,8 @@ def high_temperature_limit(similarity: Tensor, temperature: float) -> Tensor:
     Returns:
         ``(n,)``.
     """
-    n = _check_square(similarity)
+    check_square(2, similarity=similarity)  # a negative at least
+    n = len(similarity)
     simple = simple_terms(similarity, negative_weight=1 / (n - 1)).loss
     return math.log(n) + (n - 1) / (n * temperature) * simple
 
@@ -301,12 +306,3 @@ def literal_tolerance(z: Tensor, labels: Tensor) -> Tensor:
     check_labels(labels, len(z))
     same = same_label_mask(labels) & ~self_mask(len(z), z.device)
     return (cosine_similarity(z, z) * same).sum() / (len(z) * (len(z) - 1))
-
-
-def _check_square(similarity: Tensor) -> int:
-    check_embeddings(similarity=similarity)
-    n, m = similarity.shape
-    if n != m:
-        raise ValueError(f"similarity: expected a square matrix, positives on the diagonal, got {(n, m)}")
-    check_batch(n, 2, name="similarity", why="to have a negative")
-    return n

@@ -44,7 +44,7 @@ from ..core.checks import (
     check_labels,
     check_positive,
     check_same_shape,
-    check_same_width,
+    check_square,
 )
 from ..core.similarity import normalize
 
@@ -171,8 +171,7 @@ def pair_contrast(
 
     Source: Wu et al. (2024), the objective as in the released code.
     """
-    check_embeddings(similarity=similarity)
-    check_same_width(similarity=similarity, square=similarity.mT)
+    check_square(similarity=similarity)
     check_labels(labels, len(similarity))
     check_positive(temperature=temperature)
     check_choice(("pair", "anchor"), average=average)

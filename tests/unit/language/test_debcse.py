@@ -252,7 +252,7 @@ def test_training_follows_meaning_more_and_surface_less_than_dropout_pairs():
     ("call", "error", "says"),
     [
         (lambda: surface_similarity([[1], []]), ValueError, r"sentences\[1\]"),
-        (lambda: pair_probabilities(SURFACE, SEMANTIC[:3]), ValueError, "surface, semantic"),
+        (lambda: pair_probabilities(SURFACE, SEMANTIC[:3]), ValueError, "semantic"),
         (lambda: pair_probabilities(SURFACE + 1, SEMANTIC), ValueError, "surface"),
         (lambda: pair_probabilities(SURFACE, SEMANTIC, sharpness=-1.0), ValueError, "sharpness"),
         (lambda: pair_probabilities(SURFACE, SEMANTIC, smallest_propensity=0.0), ValueError, "smallest_propensity"),
