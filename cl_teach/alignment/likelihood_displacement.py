@@ -35,16 +35,16 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checks import (
-    check_choice,
     check_embeddings,
     check_in_range,
     check_labels,
     check_mask,
     check_positive,
     check_same_length,
-    check_same_shape,
     check_same_width,
 )
+from ..core.preference import preference_loss
+from ..models.sequence import predicting_states, response_log_probability
 
 __all__ = [
     "Ches",
@@ -90,29 +90,6 @@ class PairVelocity(NamedTuple):
     alpha_plus: Tensor
     alpha_minus: Tensor
     slope: Tensor
-
-
-def predicting_states(time: int, last_prompt: Tensor, last_token: Tensor | None = None) -> Tensor:
-    """Which positions predict a response token: from the prompt's last one to the one before the response's last.
-
-    Args:
-        time: T, length of the padded sequences.
-        last_prompt: ``(n,)`` position of the prompt's last token.
-        last_token: ``(n,)`` position of the response's last token; T - 1 if None, as with left padding.
-
-    Returns:
-        ``(n, T)`` boolean, with as many True in a row as the response has tokens.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; positions out of range, or an empty response.
-    """
-    check_labels(last_prompt, len(last_prompt), name="last_prompt", num_classes=time)
-    end = torch.full_like(last_prompt, time - 1) if last_token is None else last_token
-    check_labels(end, len(last_prompt), name="last_token", num_classes=time)
-    if bool((end <= last_prompt).any()):
-        raise ValueError("last_token: expected a position after last_prompt in every row, got an empty response")
-    position = torch.arange(time, device=last_prompt.device)
-    return (position >= last_prompt[:, None]) & (position < end[:, None])
 
 
 def ches(states_plus: Tensor, mask_plus: Tensor, states_minus: Tensor, mask_minus: Tensor) -> Ches:
@@ -162,27 +139,6 @@ def keep_lowest(scores: Tensor, share: float) -> Tensor:
     check_in_range(0, 1, share=share)
     kept = max(1, round(share * len(scores)))
     return scores.argsort(stable=True)[:kept].sort().values
-
-
-def preference_loss(gap: Tensor, reference_gap: Tensor | float, beta: float = 0.1, *, kind: str = "dpo") -> Tensor:
-    r"""Loss of each pair, a convex function of the gap alone.
-
-    Args:
-        gap: ``(...)`` log-probability of the preferred response minus that of the other.
-        reference_gap: the same for the frozen reference.
-        beta: greater than 0.
-        kind: ``"dpo"``: :math:`-\ln\sigma(\beta(g-g_{ref}))`; ``"ipo"``: :math:`(g-g_{ref}-1/(2\beta))^2`.
-
-    Returns:
-        ``(...)``.
-
-    Raises:
-        ValueError: beta not positive, another kind.
-    """
-    check_positive(beta=beta)
-    check_choice(("dpo", "ipo"), kind=kind)
-    margin = gap - reference_gap
-    return -nn.functional.logsigmoid(beta * margin) if kind == "dpo" else (margin - 1 / (2 * beta)).square()
 
 
 def token_velocity(
@@ -279,24 +235,6 @@ def pair_velocity(
     pull_plus, pull_minus = error_plus @ unembedding, error_minus @ unembedding  # gradients by the states
     from_states = slope * (pull_plus.square().sum() - pull_plus[0] @ pull_minus[0])
     return PairVelocity(from_unembedding + from_states, from_unembedding, alpha_plus, alpha_minus, slope)
-
-
-def response_log_probability(logits: Tensor, tokens: Tensor, mask: Tensor) -> Tensor:
-    """Sum ``(n,)`` of the log-probabilities of the response's tokens.
-
-    Args:
-        logits: ``(n, T, V)``; position t predicts token t + 1.
-        tokens: ``(n, T)``.
-        mask: ``(n, T)`` see `predicting_states`; the last column is False.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, NaN.
-    """
-    check_embeddings(ndim=3, logits=logits)
-    check_mask(mask, tuple(tokens.shape), name="mask")
-    check_same_shape(tokens=tokens, mask=mask, logits=logits[..., 0])
-    log_p = logits[:, :-1].log_softmax(-1).gather(2, tokens[:, 1:, None]).squeeze(2)  # (n, T - 1)
-    return (log_p * mask[:, :-1]).sum(1)
 
 
 class FilteredDPO(nn.Module):

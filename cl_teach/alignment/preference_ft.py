@@ -33,6 +33,7 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checks import check_batch, check_choice, check_embeddings, check_in_range, check_positive, check_same_shape
+from ..core.preference import preference_loss
 
 __all__ = [
     "LOSSES",
@@ -173,7 +174,7 @@ def dpo(margin: Tensor, beta: float = 0.05) -> Tensor:
     """
     check_embeddings(ndim=1, margin=margin)
     check_positive(beta=beta)
-    return -nn.functional.logsigmoid(beta * margin).mean()
+    return preference_loss(margin, 0.0, beta).mean()
 
 
 def ipo(margin: Tensor, target: float = 10.0) -> Tensor:

@@ -11,6 +11,7 @@
 | `interactions` | users and the items they liked, with spurious ones | generated |
 | `community_graph` | a graph of planted communities with attributes | generated |
 | `item_sequences` | what users bought, in order | generated |
+| `planted_preferences` | pairs of responses of which one token decides | generated |
 | `long_tailed`, `noisy_labels` | any labeled set with rare classes, or with wrong labels | made from another set |
 """
 
@@ -21,6 +22,7 @@ from .fashion import fashion_mnist
 from .gaussian import GaussianViews, gaussian_moments, gaussian_views
 from .imperfect import long_tailed, noisy_labels
 from .interactions import CommunityGraph, Interactions, ItemSequences, community_graph, interactions, item_sequences
+from .preferences import Preferences, planted_preferences
 from .series import HeartBeats, heart_beats
 from .sprites import SPRITE_FACTORS, Sprites, sprites
 
@@ -45,4 +47,6 @@ __all__ = [
     "item_sequences",
     "long_tailed",
     "noisy_labels",
+    "Preferences",
+    "planted_preferences",
 ]

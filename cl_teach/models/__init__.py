@@ -1,7 +1,22 @@
-"""Small encoders for 28x28 and 32x32 images, the heads that go on top of them, and a small language model."""
+"""Small encoders for 28x28 and 32x32 images, the heads on top of them, generators, and a small language model."""
 
 from .encoders import MLP, ConvEncoder
+from .generator import ClassCritic, ClassTranslator, VariationGenerator, noise_embeddings
 from .heads import PredictionHead, ProjectionHead
 from .language_model import LanguageModel
+from .sequence import predicting_states, response_log_probability, token_log_probability
 
-__all__ = ["MLP", "ConvEncoder", "LanguageModel", "PredictionHead", "ProjectionHead"]
+__all__ = [
+    "MLP",
+    "ClassCritic",
+    "ClassTranslator",
+    "ConvEncoder",
+    "LanguageModel",
+    "PredictionHead",
+    "ProjectionHead",
+    "VariationGenerator",
+    "noise_embeddings",
+    "predicting_states",
+    "response_log_probability",
+    "token_log_probability",
+]

@@ -9,8 +9,8 @@ and a low-pass :math:`\phi_J`,
     S_2=\big||x*\psi_{j_1,\theta_1}|*\psi_{j_2,\theta_2}\big|*\phi_J\ (j_2>j_1),
 
 read at every :math:`2^J`-th pixel: :math:`1+LJ+L^2J(J-1)/2` maps a channel. Only a small residual adapter on top is
-trained, with NT-Xent and the cross-entropy of recognizing how an image was rotated (by a head on the features h, not on
-the embeddings z):
+trained, with NT-Xent and the cross-entropy of a pretext task (by a head on the features h, not on the embeddings z):
+how an image was rotated, or in which of 35 ways its nine tiles were shuffled.
 
 .. math:: L = L_{\text{NT-Xent}}(z^1,z^2) + \lambda\,L_{\text{pretext}}.
 
@@ -24,8 +24,10 @@ of the paper was not at hand. (1) Filters are divided by :math:`2\cdot3.1415\,\s
 resolution the numbers differ a little (aliasing). (3) A batch normalization of the scattering maps is created in the
 code and never used; it is left out. (4) The code loses the channel axis of one-channel images; here channels and maps
 are merged explicitly. (5) An image is rotated first and augmented afterwards, each of its four copies with a draw of
-its own; mirror images among the augmentations make two of the rotations partly ambiguous. (6) The paper's second
-pretext task, a jigsaw of nine tiles, is not included, and the adapter has teaching size.
+its own; mirror images among the augmentations make two of the rotations partly ambiguous. (6) For the jigsaw the code
+augments the image, cuts it, and augments every tile once more, which also brings it to full size (here a bilinear
+resize before it does that). Its 35 permutations are read from a file that was not at hand; here they are chosen far
+apart, as in the work the task comes from (Noroozi and Favaro, 2016). (7) Adapter and heads have teaching size.
 """
 
 from __future__ import annotations
@@ -44,14 +46,18 @@ from ..core.contrast import nt_xent
 
 __all__ = [
     "Adapter",
+    "JigsawHead",
     "ScatSimCLR",
     "ScatSimCLRTerms",
     "Scattering",
+    "cut_tiles",
+    "distant_permutations",
     "gabor",
     "morlet",
     "periodize",
     "rotations",
     "scatsimclr_terms",
+    "shuffle_tiles",
 ]
 
 
@@ -235,6 +241,92 @@ def rotations(images: Tensor) -> tuple[Tensor, Tensor]:
     return turned, torch.arange(4, device=images.device).repeat(len(images))
 
 
+def distant_permutations(
+    count: int = 35, *, candidates: int = 2000, generator: torch.Generator | None = None
+) -> Tensor:
+    """Permutations of nine tiles that differ in many places, chosen greedily from random ones.
+
+    Each next one has the largest least number of different places to those before; ties go to the largest sum.
+
+    Args:
+        count: number of permutations, the classes of the task.
+        candidates: random permutations to choose from, at least ``count``.
+        generator: source of randomness.
+
+    Returns:
+        ``(count, 9)`` integers, all rows different.
+
+    Raises:
+        ValueError: a number out of range.
+
+    Source: Noroozi and Favaro, Unsupervised Learning of Visual Representations by Solving Jigsaw Puzzles (2016).
+    """
+    check_in_range(2, math.inf, count=count)
+    check_in_range(count, math.inf, candidates=candidates)
+    pool = torch.rand(candidates, 9, generator=generator).argsort(1)
+    chosen = [0]
+    distances = (pool != pool[0]).sum(1)[:, None]  # (candidates, chosen)
+    while len(chosen) < count:
+        # a sum is at most 9 * count, so it decides only between equal minima; what is chosen has minimum 0
+        best = int((distances.amin(1) * (9 * count + 1) + distances.sum(1)).argmax())
+        if distances[best].amin() == 0:
+            raise ValueError(f"candidates: {candidates} draws hold fewer than count={count} different permutations")
+        chosen.append(best)
+        distances = torch.cat([distances, (pool != pool[best]).sum(1)[:, None]], 1)
+    return pool[chosen]
+
+
+def cut_tiles(images: Tensor) -> Tensor:
+    """Nine tiles of every image, row by row, each enlarged to the size of the image.
+
+    A tile has the pixels that lie wholly in its third of a side.
+
+    Args:
+        images: ``(n, c, height, width)`` floating, sides of at least 3.
+
+    Returns:
+        ``(n, 9, c, height, width)``.
+
+    Raises:
+        TypeError: not floating.
+        ValueError: too small, NaN.
+    """
+    check_embeddings(ndim=4, images=images)
+    if min(images.shape[2:]) < 3:
+        raise ValueError(f"images: expected sides of at least 3, got {tuple(images.shape[2:])}")
+    size = tuple(images.shape[2:])
+    rows, columns = ([slice(-(-side * k // 3), side * (k + 1) // 3) for k in range(3)] for side in size)
+    tiles = [images[:, :, row, column] for row in rows for column in columns]
+    return torch.stack([F.interpolate(tile, size, mode="bilinear") for tile in tiles], 1)
+
+
+def shuffle_tiles(tiles: Tensor, permutations: Tensor) -> Tensor:
+    """Place k of image i gets its tile ``permutations[i, k]``.
+
+    Args:
+        tiles: ``(n, t, c, height, width)``.
+        permutations: ``(n, t)`` integers.
+
+    Returns:
+        As ``tiles``.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: shapes do not fit, a row that is no permutation.
+    """
+    check_embeddings(ndim=5, tiles=tiles)
+    if permutations.shape != tiles.shape[:2]:
+        raise ValueError(f"permutations: expected shape {tuple(tiles.shape[:2])}, got {tuple(permutations.shape)}")
+    _check_permutations(permutations)
+    return tiles[torch.arange(len(tiles), device=tiles.device)[:, None], permutations]
+
+
+def _check_permutations(permutations: Tensor) -> None:
+    check_labels(permutations.flatten(), permutations.numel(), name="permutations")
+    if not (permutations.sort(1).values == torch.arange(permutations.shape[1], device=permutations.device)).all():
+        raise ValueError("permutations: expected rows that hold every place once")
+
+
 class ScatSimCLRTerms(NamedTuple):
     """Total loss and its two parts, scalars."""
 
@@ -302,6 +394,33 @@ class Adapter(nn.Sequential):
         self.feature_dim = width * pool**2
 
 
+class JigsawHead(nn.Module):
+    """Features of the shuffled tiles to logits of the permutations; the first layer is shared by the tiles."""
+
+    def __init__(self, feature_dim: int, permutations: int, *, hidden: int = 64, dropout: float = 0.5) -> None:
+        """Make the layers.
+
+        Args:
+            feature_dim: width of the features.
+            permutations: number of classes.
+            hidden: width of both hidden layers (512 for a tile and 4096 in the code).
+            dropout: after both hidden layers.
+
+        Raises:
+            ValueError: a size not positive.
+        """
+        super().__init__()
+        check_positive(feature_dim=feature_dim, permutations=permutations, hidden=hidden)
+        self.tile = nn.Sequential(nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.order = nn.Sequential(
+            nn.Linear(9 * hidden, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, permutations)
+        )
+
+    def forward(self, features: Tensor) -> Tensor:
+        """``(n, 9, feature_dim)`` features, tiles in shuffled order, to ``(n, permutations)`` logits."""
+        return self.order(self.tile(features).flatten(1))
+
+
 class ScatSimCLR(nn.Module):
     """Scattering, adapter, projection and pretext head; ``method.step(images, augment).loss`` is minimized."""
 
@@ -314,6 +433,8 @@ class ScatSimCLR(nn.Module):
         hidden: int = 64,
         temperature: float = 0.5,
         pretext_weight: float = 0.3,
+        permutations: Tensor | None = None,
+        dropout: float = 0.5,
     ) -> None:
         """Put the trained parts on a scattering network.
 
@@ -323,36 +444,64 @@ class ScatSimCLR(nn.Module):
             out_dim: width of the embeddings (128 in the code).
             hidden: hidden width of projection and pretext head.
             temperature: of NT-Xent.
-            pretext_weight: weight of the rotation task.
+            pretext_weight: weight of the pretext task.
+            permutations: ``(K, 9)`` integers, see `distant_permutations`: the task is the jigsaw. None: the rotation.
+            dropout: in the pretext head.
 
         Raises:
-            ValueError: a number out of range.
+            TypeError: permutations not integer.
+            ValueError: a number out of range, rows that are no permutations of nine places.
         """
         super().__init__()
         check_positive(out_dim=out_dim, hidden=hidden, temperature=temperature)
         check_in_range(0, math.inf, pretext_weight=pretext_weight)
+        check_in_range(0, 1, dropout=dropout)
         self.scattering, self.temperature, self.pretext_weight = scattering, temperature, pretext_weight
         self.adapter, dim = adapter, adapter.feature_dim
         self.projection = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, out_dim))
-        self.pretext = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(0.5), nn.Linear(hidden, 4))
+        self.pretext: nn.Module
+        self.permutations: Tensor | None
+        self.register_buffer("permutations", permutations)
+        if permutations is None:
+            self.pretext = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Dropout(dropout), nn.Linear(hidden, 4))
+            return
+        if permutations.ndim != 2 or permutations.shape[1] != 9:
+            raise ValueError(f"permutations: expected shape (K, 9), got {tuple(permutations.shape)}")
+        _check_permutations(permutations)
+        self.pretext = JigsawHead(dim, len(permutations), hidden=hidden, dropout=dropout)
 
     def forward(self, images: Tensor) -> Tensor:
         """``(n, c, side, side)`` images to ``(n, feature_dim)`` features, those that are kept."""
         return self.adapter(self.scattering(images))
 
-    def step(self, images: Tensor, augment: Callable[[Tensor], Tensor]) -> ScatSimCLRTerms:
-        """One training step's losses: two views for the contrast, four rotations for the pretext task.
+    def step(self, images: Tensor, augment: Callable[[Tensor], Tensor], order: Tensor | None = None) -> ScatSimCLRTerms:
+        """One training step's losses: two views for the contrast; four rotations or nine tiles for the pretext task.
 
         Args:
             images: ``(n, c, side, side)``, at least two.
             augment: a batch of images to one view of each.
+            order: for the jigsaw, ``(n,)`` drawn integers: which of the permutations each image gets.
 
         Raises:
-            TypeError: not floating.
-            ValueError: a single image, or not square.
+            TypeError: wrong dtype.
+            ValueError: a single image, not square (for rotations), ``order`` missing or out of range.
         """
         check_batch(len(images), 2, name="images", why="to have a negative")
         z1, z2 = (self.projection(self(augment(images))) for _ in range(2))  # normalized in the loss
-        turned, labels = rotations(images)
-        logits = self.pretext(self(augment(turned)))  # (4n, 4)
+        jigsaw = self.permutations is not None
+        logits, labels = self._shuffled(images, augment, order) if jigsaw else self._rotated(images, augment)
         return scatsimclr_terms(z1, z2, logits, labels, self.temperature, self.pretext_weight)
+
+    def _rotated(self, images: Tensor, augment: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
+        turned, labels = rotations(images)
+        return self.pretext(self(augment(turned))), labels  # (4n, 4) and (4n,)
+
+    def _shuffled(
+        self, images: Tensor, augment: Callable[[Tensor], Tensor], order: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        if order is None or self.permutations is None:
+            raise ValueError("order: the jigsaw needs the number of a permutation for every image, got None")
+        check_labels(order, len(images), name="order", num_classes=len(self.permutations))
+        tiles = shuffle_tiles(cut_tiles(augment(images)), self.permutations[order])  # (n, 9, c, side, side)
+        features = self(augment(tiles.flatten(0, 1)))  # each tile a draw of its own
+        return self.pretext(features.unflatten(0, (-1, 9))), order  # (n, K) and (n,)

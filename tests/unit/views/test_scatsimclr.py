@@ -8,13 +8,17 @@ from torch.nn import functional as F
 
 from cl_teach.views.scatsimclr import (
     Adapter,
+    JigsawHead,
     ScatSimCLR,
     Scattering,
+    cut_tiles,
+    distant_permutations,
     gabor,
     morlet,
     periodize,
     rotations,
     scatsimclr_terms,
+    shuffle_tiles,
 )
 
 
@@ -120,6 +124,46 @@ def test_rotations_are_clockwise_and_labeled_in_turn():
     assert torch.equal(turned[4:], turned[:4] + 4) and labels.tolist() == [0, 1, 2, 3] * 2
 
 
+def test_tiles_are_thirds_read_row_by_row_and_enlarged():
+    image = torch.arange(9.0).reshape(1, 1, 3, 3).repeat_interleave(4, 2).repeat_interleave(4, 3)  # nine gray squares
+    tiles = cut_tiles(image)
+    assert tiles.shape == (1, 9, 1, 12, 12)
+    assert torch.allclose(tiles[0, :, 0], torch.arange(9.0)[:, None, None].expand(9, 12, 12))
+    odd = torch.arange(8.0).expand(1, 1, 8, 8)  # thirds at 2.67 and 5.33: whole pixels 0-1, 3-4, 6-7
+    ends = cut_tiles(odd)[0, :3, 0].flatten(1)
+    assert ends.amin(1).tolist() == pytest.approx([0, 3, 6]) and ends.amax(1).tolist() == pytest.approx([1, 4, 7])
+
+
+def test_shuffling_puts_tiles_where_the_permutation_says_and_its_inverse_undoes_it():
+    tiles = draw(3, 9, 1, 2, 2)
+    orders = torch.stack([torch.randperm(9, generator=torch.Generator().manual_seed(k)) for k in range(3)])
+    shuffled = shuffle_tiles(tiles, orders)
+    for i in range(3):
+        for k in range(9):
+            assert torch.equal(shuffled[i, k], tiles[i, orders[i, k]])
+    assert torch.equal(shuffle_tiles(shuffled, orders.argsort(1)), tiles)
+
+
+def test_chosen_permutations_are_farther_apart_than_random_ones():
+    chosen = distant_permutations(35, generator=torch.Generator().manual_seed(0))
+    assert chosen.shape == (35, 9) and torch.equal(chosen.sort(1).values, torch.arange(9).expand(35, 9))
+
+    def least(p):
+        distances = (p[:, None] != p).sum(2)
+        return distances[~torch.eye(len(p), dtype=torch.bool)].min()
+
+    random = torch.rand(35, 9, generator=torch.Generator().manual_seed(1)).argsort(1)
+    assert least(chosen) >= 7 > least(random)
+
+
+def test_jigsaw_head_shares_its_first_layer_and_knows_the_places():
+    torch.manual_seed(0)
+    head, h = JigsawHead(6, 5, hidden=8).eval(), torch.randn(3, 9, 6)
+    expected = head.order(torch.cat([head.tile(h[:, k]) for k in range(9)], 1))
+    assert torch.allclose(head(h), expected, atol=1e-6) and head(h).shape == (3, 5)
+    assert not torch.allclose(head(h.flip(1)), head(h), atol=1e-3)
+
+
 def test_loss_is_the_loop_over_views_and_rotations():
     z, total = F.normalize(torch.cat([Z1, Z2])), 0.0
     for i in range(8):
@@ -148,10 +192,14 @@ def test_low_temperature_zeros_and_duplicates_stay_finite():
     assert torch.isfinite(loss) and torch.isfinite(z1.grad).all()
 
 
-def make(weight):
+PERMUTATIONS = distant_permutations(6, generator=torch.Generator().manual_seed(0))
+
+
+def make(weight, permutations=None, dropout=0.5):
     torch.manual_seed(0)
     scattering = Scattering((16, 16))
-    return ScatSimCLR(scattering, Adapter(scattering.maps, width=16, blocks=1), pretext_weight=weight)
+    adapter = Adapter(scattering.maps, width=16, blocks=1)
+    return ScatSimCLR(scattering, adapter, pretext_weight=weight, permutations=permutations, dropout=dropout)
 
 
 def test_weight_zero_leaves_the_pretext_head_alone():
@@ -189,6 +237,54 @@ def test_training_lowers_the_contrast_and_the_weight_decides_about_the_pretext_t
     assert last[2] < first[2] - 0.3 and last[2] < without[2] - 0.3
 
 
+def test_jigsaw_step_is_the_loop_over_images():
+    method = make(0.3, PERMUTATIONS).eval()
+    images, order = IMAGES[:, :1].float(), torch.tensor([4, 0, 4])
+    terms = method.step(images, lambda x: x, order)
+    losses = []
+    for i in range(3):
+        tiles = cut_tiles(images[i : i + 1])[0]
+        features = torch.stack([method(tiles[p][None])[0] for p in PERMUTATIONS[order[i]].tolist()])
+        losses.append(F.cross_entropy(method.pretext(features[None]), order[i : i + 1]).item())
+    assert terms.pretext.item() == pytest.approx(sum(losses) / 3, rel=1e-5)
+    rotation = make(0.3).eval().step(images, lambda x: x)
+    assert torch.allclose(terms.contrastive, rotation.contrastive)
+
+
+def test_training_on_the_jigsaw_learns_where_tiles_belong():
+    """Pictures share a slope of brightness, so the place of a tile shows in it; new pictures are scored."""
+    generator = torch.Generator().manual_seed(0)
+    ramp = torch.linspace(-1, 1, 16)
+    slope = 2 * ramp[:, None] + ramp
+
+    def draw_images(n):
+        return slope + 0.3 * F.interpolate(torch.randn(n, 1, 5, 5, generator=generator), (16, 16), mode="bilinear")
+
+    def augment(x):
+        return x + 0.1 * torch.randn(x.shape, generator=generator)
+
+    def accuracy():
+        order = torch.randint(6, (120,), generator=generator)
+        tiles = shuffle_tiles(cut_tiles(draw_images(120)), PERMUTATIONS[order])
+        with torch.no_grad():
+            features = method.eval()(tiles.flatten(0, 1)).unflatten(0, (-1, 9))
+            return (method.pretext(features).argmax(1) == order).float().mean().item()
+
+    method = make(1.0, PERMUTATIONS, dropout=0.1)
+    before = accuracy()
+    optimizer = torch.optim.Adam(method.train().parameters(), lr=5e-3)
+    run = []
+    for _ in range(30):
+        terms = method.step(draw_images(8), augment, torch.randint(6, (8,), generator=generator))
+        optimizer.zero_grad()
+        terms.loss.backward()
+        optimizer.step()
+        run.append([x.item() for x in terms])
+    first, last = torch.tensor(run[:5]).mean(0), torch.tensor(run[-5:]).mean(0)
+    assert last[0] < first[0] - 0.5 and last[2] < first[2] - 0.5
+    assert before < 0.5 and accuracy() > 0.8
+
+
 @pytest.mark.parametrize(
     ("call", "says", "error"),
     [
@@ -206,6 +302,14 @@ def test_training_lowers_the_contrast_and_the_weight_decides_about_the_pretext_t
         (lambda: scatsimclr_terms(Z1, Z2, LOGITS, TURNS, 0.0), "temperature", ValueError),
         (lambda: scatsimclr_terms(Z1, Z2, LOGITS, TURNS, 0.5, -1.0), "pretext_weight", ValueError),
         (lambda: Adapter(25, blocks=0), "blocks", ValueError),
+        (lambda: cut_tiles(IMAGES[..., :2]), "images.*at least 3", ValueError),
+        (lambda: shuffle_tiles(draw(2, 9, 1, 2, 2), PERMUTATIONS), "permutations: expected shape", ValueError),
+        (lambda: shuffle_tiles(draw(6, 9, 1, 2, 2), PERMUTATIONS * 0), "permutations.*once", ValueError),
+        (lambda: distant_permutations(35, candidates=20), "candidates", ValueError),
+        (lambda: JigsawHead(0, 5), "feature_dim", ValueError),
+        (lambda: make(0.3, PERMUTATIONS[:, :4]), r"permutations.*\(K, 9\)", ValueError),
+        (lambda: make(0.3, PERMUTATIONS.float()), "permutations", TypeError),
+        (lambda: make(0.3, PERMUTATIONS).step(IMAGES[:, :1].float(), lambda x: x), "order", ValueError),
         (lambda: make(0.3).step(IMAGES[:1, :1].float(), lambda x: x), "at least 2 rows", ValueError),
     ],
 )

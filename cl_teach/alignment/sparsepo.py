@@ -1,0 +1,320 @@
+r"""SparsePO: Controlling Preference Alignment of LLMs via Sparse Token Masks. Fenia Christopoulou, Ronald Cardenas et
+al.; Findings of EMNLP 2025; https://arxiv.org/abs/2410.05102.
+
+Direct preference optimization (DPO) adds up the log-ratios of all tokens of a response, so each counts the same. Here
+token t has two weights, :math:`m_u^t` for its log-ratio and :math:`m_d^t` for its divergence from the reference:
+
+.. math::
+    U(y) = \sum_t m_u^t\ln\frac{\pi(y^t)}{\pi_{ref}(y^t)},\qquad
+    K(y) = \sum_t m_d^t\,\mathrm{KL}(\pi_{ref}^t\|\pi^t),\qquad
+    L = -\ln\sigma(\beta(u-\delta)) + \lambda_u\|m_u\|_1 + \lambda_d\|m_d\|_1,
+
+with :math:`u = U(y_c) - U(y_r)` for chosen c and rejected r, :math:`\delta = K(y_r) - K(y_c)`, and norms that are sums
+over the tokens of both responses.
+
+What changes and why: a preference often rests on a few words. A weight of zero on the log-ratio takes away a token's
+push; a weight of zero on the divergence lets the policy move there for free. The weights come from the reference model
+alone: either from sizes of its activations (MaPO, no parameters), or from a small network with ReLUs on its hidden
+states, learned together with the policy (SPO). ReLU and the norm make them sparse. Both know the tokens before t, not
+token t itself. Weights 1 and 0 give DPO; 1 and 1 give token-level DPO (TDPO1).
+
+Paper versus code. (1) The sign of :math:`\delta` is the released code's: rejected minus chosen, as in TDPO1; how the
+paper prints it could not be verified, since its body was not read. (2) Beta multiplies log-ratios and divergences
+alike; a second coefficient of the released configuration is never used. (3) No gradient is stopped in the divergences.
+(4) Weights may exceed 1. (5) The release rounds MaPO's statistics to half precision; here nothing is rounded, and its
+z-scoring before the rescaling, which changes nothing, is left out. (6) Pinned here: a sequence whose activations are
+all equal (one valid token, say) gets MaPO weights of 1. (7) Pinned here: the network starts with positive mixing
+weights, biases of 1 and small slopes, so that every token weighs about 1. A token whose score starts below 0 has weight
+0 and no gradient, and stays so for good unless another token lifts it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core.checks import (
+    check_choice,
+    check_embeddings,
+    check_in_range,
+    check_mask,
+    check_positive,
+    check_same_length,
+    check_same_shape,
+)
+from ..core.preference import preference_loss
+from ..models.sequence import token_log_probability
+
+__all__ = [
+    "SparsePO",
+    "SparsePreference",
+    "TokenMask",
+    "TokenTerms",
+    "TokenWeights",
+    "activation_mask",
+    "sparse_preference_loss",
+    "token_terms",
+]
+
+
+class TokenTerms(NamedTuple):
+    """Of every token, ``(n, T)``: ``log_ratio`` and ``divergence`` from the reference, 0 where ``valid`` is False."""
+
+    log_ratio: Tensor
+    divergence: Tensor
+    valid: Tensor
+
+
+class TokenWeights(NamedTuple):
+    """Of every token, ``(n, T)``: weights of the log-ratio and of the divergence."""
+
+    reward: Tensor
+    divergence: Tensor
+
+
+class SparsePreference(NamedTuple):
+    """The scalar ``loss`` and, of each pair, ``(n,)``: ``u``, ``delta`` and ``per_pair``, its loss with the norms."""
+
+    loss: Tensor
+    u: Tensor
+    delta: Tensor
+    per_pair: Tensor
+
+
+def token_terms(logits: Tensor, reference_logits: Tensor, labels: Tensor, valid: Tensor) -> TokenTerms:
+    """Log-ratio and full-vocabulary divergence KL(reference || policy) of every token.
+
+    Args:
+        logits: ``(n, T, V)`` of the policy; position t predicts position t of the labels.
+        reference_logits: ``(n, T, V)``.
+        labels: ``(n, T)``.
+        valid: ``(n, T)`` boolean, tokens of the response.
+
+    Raises:
+        TypeError, ValueError: wrong dtype; shapes do not fit, a label out of range, NaN.
+    """
+    check_embeddings(ndim=3, logits=logits, reference_logits=reference_logits)
+    check_same_shape(logits=logits, reference_logits=reference_logits)
+    check_mask(valid, tuple(labels.shape), name="valid")
+    reference_logits = reference_logits.detach()
+    log_ratio = token_log_probability(logits, labels) - token_log_probability(reference_logits, labels)  # (n, T)
+    log_p, log_q = logits.log_softmax(-1), reference_logits.log_softmax(-1)  # (n, T, V)
+    divergence = (log_q.exp() * (log_q - log_p)).sum(-1)  # (n, T)
+    return TokenTerms(log_ratio * valid, divergence * valid, valid)
+
+
+def sparse_preference_loss(
+    chosen: TokenTerms,
+    rejected: TokenTerms,
+    weights_chosen: TokenWeights,
+    weights_rejected: TokenWeights,
+    beta: float = 0.8,
+    *,
+    lambda_u: float = 0.0,
+    lambda_d: float = 0.0,
+) -> SparsePreference:
+    """The objective for n pairs; chosen and rejected responses may be padded to different lengths.
+
+    Args:
+        chosen: `token_terms` ``(n, T)`` of the chosen responses.
+        rejected: ``(n, T')``.
+        weights_chosen: ``(n, T)``, at least 0.
+        weights_rejected: ``(n, T')``.
+        beta: greater than 0.
+        lambda_u: price of the log-ratios' weights.
+        lambda_d: price of the divergences' weights.
+
+    Raises:
+        TypeError, ValueError: wrong dtype; shapes do not fit, a weight or price negative, NaN.
+
+    Source: Christopoulou et al. (2025), objective with masks on rewards and divergences, as released.
+    """
+    check_in_range(0, float("inf"), lambda_u=lambda_u, lambda_d=lambda_d)
+    check_same_length(chosen=chosen.log_ratio, rejected=rejected.log_ratio)
+    sums = []
+    for name, terms, weights in (("chosen", chosen, weights_chosen), ("rejected", rejected, weights_rejected)):
+        named = {f"weights_{name}.reward": weights.reward, f"weights_{name}.divergence": weights.divergence}
+        check_embeddings(ndim=2, **named)
+        check_same_shape(**named, **{name: terms.log_ratio})
+        check_in_range(0, float("inf"), **named)
+        reward = (weights.reward * terms.log_ratio).sum(1)  # U (n,)
+        divergence = (weights.divergence * terms.divergence).sum(1)  # K (n,)
+        # abs, not the weights themselves: its derivative at an exact zero is 0, as in the release
+        price = ((lambda_u * weights.reward.abs() + lambda_d * weights.divergence.abs()) * terms.valid).sum(1)
+        sums.append((reward, divergence, price))
+    (reward_c, divergence_c, price_c), (reward_r, divergence_r, price_r) = sums
+    u, delta = reward_c - reward_r, divergence_r - divergence_c
+    per_pair = preference_loss(u, delta, beta) + price_c + price_r
+    return SparsePreference(per_pair.mean(), u, delta, per_pair)
+
+
+def activation_mask(activations: Sequence[Sequence[Tensor]], valid: Tensor) -> Tensor:
+    """MaPO: weights from how active the reference model is at a token, without parameters.
+
+    Of each activation tensor: mean over units, rescaled to [0, 1] within the valid tokens of a sequence. These are
+    averaged over the tensors of a type (attention, residual, ...), then over types.
+
+    Args:
+        activations: ``activations[type][layer]`` of shape ``(n, T, h)``; position t predicts label t.
+        valid: ``(n, T)`` boolean.
+
+    Returns:
+        ``(n, T)`` in [0, 1], detached, 0 at tokens that are not valid.
+
+    Raises:
+        TypeError, ValueError: wrong dtype; shapes do not fit, no activation, NaN.
+
+    Source: Christopoulou et al. (2025), model-based masks; rescaling as released.
+    """
+    if not activations or not all(len(layers) for layers in activations):
+        raise ValueError("activations: expected at least one type with at least one tensor, got none")
+    types = []
+    for kind, layers in enumerate(activations):
+        scaled = []
+        for layer, activation in enumerate(layers):
+            name = f"activations[{kind}][{layer}]"
+            check_embeddings(ndim=3, **{name: activation})
+            check_mask(valid, tuple(activation.shape[:2]), name="valid")
+            mean = activation.detach().mean(-1)  # (n, T)
+            low = mean.masked_fill(~valid, float("inf")).amin(1, keepdim=True)
+            span = mean.masked_fill(~valid, -float("inf")).amax(1, keepdim=True) - low  # (n, 1)
+            flat = span <= 0  # nothing to rescale: all valid tokens count fully
+            scaled.append(torch.where(flat, 1.0, (mean - low) / torch.where(flat, 1.0, span)))
+        types.append(torch.stack(scaled).mean(0))
+    return torch.stack(types).mean(0).masked_fill(~valid, 0.0)
+
+
+class TokenMask(nn.Module):
+    """SPO: weights from a small network on the hidden states of the reference model.
+
+    Shape:
+        ``(L, n, T, d)`` states after each of L layers to ``(n, T)`` weights of at least 0.
+
+    Args:
+        layers: L.
+        width: d.
+        dropout: on every layer's activation and on the result, in training only; it rescales upward what it keeps.
+
+    Raises:
+        TypeError: at a call, states not floating.
+        ValueError: a size not positive, dropout outside [0, 1]; at a call, states of another shape.
+
+    Source: Christopoulou et al. (2025), learned masks, as released; the start is pinned here.
+    """
+
+    def __init__(self, layers: int, width: int, *, dropout: float = 0.01) -> None:
+        super().__init__()
+        check_positive(layers=layers, width=width)
+        check_in_range(0, 1, dropout=dropout)
+        self.norm = nn.LayerNorm(width)  # one for all layers
+        self.weight = nn.Parameter(0.1 * torch.randn(layers, width) / width**0.5)  # all scores start near the bias
+        self.bias = nn.Parameter(torch.ones(layers))
+        self.mixer = nn.Parameter(torch.full((layers,), 1.0 / layers))
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, states: Tensor) -> Tensor:
+        """Weights ``(n, T)`` of the tokens that the states predict."""
+        check_embeddings(ndim=4, states=states)
+        if (states.shape[0], states.shape[-1]) != tuple(self.weight.shape):
+            expected = f"({len(self.weight)}, n, T, {self.weight.shape[1]})"
+            raise ValueError(f"states: expected shape {expected}, got {tuple(states.shape)}")
+        score = torch.einsum("lntd,ld->lnt", self.norm(states), self.weight) + self.bias[:, None, None]
+        active = self.dropout(score.relu())  # (L, n, T)
+        return self.dropout(torch.einsum("lnt,l->nt", active, self.mixer).relu())
+
+
+class SparsePO(nn.Module):
+    """A policy, its frozen reference and the weights of tokens; a call gives the loss of a batch of pairs.
+
+    ``model(tokens)`` returns states ``(n, T, d)`` and logits ``(n, T, V)``; its last states are the only layer here.
+
+    State: ``policy``, ``reference`` (a frozen copy) and, for learned weights, one `TokenMask` (``masks[0]``) or two.
+
+    Source: Christopoulou et al. (2025); learned masks: "common" and "independent"; activation masks: "activation".
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        width: int,
+        *,
+        kind: str = "common",
+        beta: float = 0.8,
+        lambda_u: float = 0.0,
+        lambda_d: float = 0.0,
+        dropout: float = 0.01,
+    ) -> None:
+        """Copy the reference.
+
+        Args:
+            model: the initial policy; it is trained in place.
+            width: d of its states.
+            kind: ``"common"``: one learned weight a token for both terms; ``"independent"``: two; ``"activation"``:
+                MaPO; ``"ones"``: all 1, which is TDPO1; ``"dpo"``: 1 for log-ratios and 0 for divergences.
+            beta: greater than 0.
+            lambda_u: price of the log-ratios' weights.
+            lambda_d: price of the divergences' weights.
+            dropout: of learned weights.
+
+        Raises:
+            ValueError: another kind, a setting out of range.
+        """
+        super().__init__()
+        check_choice(("common", "independent", "activation", "ones", "dpo"), kind=kind)
+        check_positive(beta=beta)
+        check_in_range(0, float("inf"), lambda_u=lambda_u, lambda_d=lambda_d)
+        self.kind, self.beta, self.lambda_u, self.lambda_d = kind, beta, lambda_u, lambda_d
+        self.policy = model
+        self.reference = copy.deepcopy(model).requires_grad_(False)
+        count = {"common": 1, "independent": 2}.get(kind, 0)
+        self.masks = nn.ModuleList(TokenMask(1, width, dropout=dropout) for _ in range(count))
+
+    def parameter_groups(self, learning_rate: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
+        """Two groups for ``torch.optim.AdamW``: the policy without decay, the masks with a decay of their own."""
+        return [
+            {"params": list(self.policy.parameters()), "lr": learning_rate, "weight_decay": 0.0},
+            {"params": list(self.masks.parameters()), "lr": learning_rate, "weight_decay": weight_decay},
+        ]
+
+    def weights(self, states: Tensor, valid: Tensor) -> TokenWeights:
+        """Weights ``(n, T)`` of all tokens from states ``(n, T, d)`` of the reference."""
+        if self.kind == "activation":
+            weight = activation_mask([[states]], valid)
+        elif self.masks:
+            first, last = self.masks[0](states[None]), None if len(self.masks) == 1 else self.masks[1](states[None])
+            return TokenWeights(first, first if last is None else last)
+        else:
+            weight = valid.to(states.dtype)
+        return TokenWeights(weight, torch.zeros_like(weight) if self.kind == "dpo" else weight)
+
+    def terms(self, tokens: Tensor, valid: Tensor) -> tuple[TokenTerms, TokenWeights]:
+        """What the loss is made of, for sequences ``(n, T + 1)``; ``valid (n, T)`` marks tokens 1 to T that count."""
+        read, labels = tokens[:, :-1], tokens[:, 1:]
+        with torch.no_grad():
+            states, reference_logits = self.reference(read)
+        found = token_terms(self.policy(read)[1], reference_logits, labels, valid)
+        return found, self.weights(states, valid)
+
+    def forward(
+        self, chosen: Tensor, rejected: Tensor, valid_chosen: Tensor | None = None, valid_rejected: Tensor | None = None
+    ) -> SparsePreference:
+        """The loss of pairs ``(n, T + 1)`` and ``(n, T' + 1)``; without masks all tokens but the first count."""
+        sides = []
+        for tokens, valid in ((chosen, valid_chosen), (rejected, valid_rejected)):
+            every = torch.ones_like(tokens[:, 1:], dtype=torch.bool)
+            sides.append(self.terms(tokens, every if valid is None else valid))
+        (terms_c, weights_c), (terms_r, weights_r) = sides
+        prices = {"lambda_u": self.lambda_u, "lambda_d": self.lambda_d}
+        return sparse_preference_loss(terms_c, terms_r, weights_c, weights_r, self.beta, **prices)
+
+    def step(self, optimizer: torch.optim.Optimizer, chosen: Tensor, rejected: Tensor) -> float:
+        """One step on policy and masks; returns the loss before it."""
+        loss = self(chosen, rejected).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        return loss.item()
