@@ -1,8 +1,9 @@
 """The common ground of all methods: similarity, one softmax contrast, a queue, a slow teacher, argument checks.
 
-In order of reading: `similarity` (directions and masks), `contrast` (the one loss), `regression` (the loss without
-negatives), `assignment` (even codes), `queue` and `teacher` (the two pieces with memory), `draws` and `checks` (random
-numbers, and how bad input is answered).
+In order of reading: `similarity` (directions and masks), `contrast` (the one loss), `tiles` (the same for large
+batches), `regression` (the loss without negatives), `assignment` (even codes), `queue` and `teacher` (the two pieces
+with memory), `preference` (the loss of a preference pair), `search` (minimizing without gradients), `draws` and
+`checks` (random numbers, and how bad input is answered).
 """
 
 from .assignment import sinkhorn
@@ -12,6 +13,7 @@ from .queue import FeatureQueue
 from .regression import regression_loss
 from .similarity import cosine_similarity, normalize, other_view_mask, same_label_mask, self_mask
 from .teacher import MomentumTeacher
+from .tiles import tiled_contrast, tiling, use_tiles
 
 __all__ = [
     "FeatureQueue",
@@ -31,4 +33,7 @@ __all__ = [
     "sinkhorn",
     "softmax_contrast",
     "sup_con",
+    "tiled_contrast",
+    "tiling",
+    "use_tiles",
 ]

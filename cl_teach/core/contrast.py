@@ -40,6 +40,7 @@ from .checks import (
     check_same_width,
 )
 from .similarity import normalize, other_view_mask, same_label_mask, self_mask
+from .tiles import tiled_contrast, use_tiles
 
 __all__ = ["clip_loss", "info_nce", "nt_xent", "one_positive_contrast", "reduce", "softmax_contrast", "sup_con"]
 
@@ -194,6 +195,8 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
     check_batch(len(z1), 2, name="z1", why="to have a negative")
     n = len(z1)
     z = normalize(torch.cat([z1, z2]))  # (2N, d)
+    if use_tiles(temperature):  # the same numbers without the table
+        return reduce(tiled_contrast(z, scale=1 / temperature, positive=n, skip=(0,)), reduction)
     logits = z @ z.mT / temperature  # (2N, 2N)
     return softmax_contrast(
         logits, other_view_mask(n, z.device), candidates=~self_mask(2 * n, z.device), reduction=reduction
@@ -234,13 +237,34 @@ def sup_con(
     check_embeddings(z=z)
     check_labels(labels, len(z))
     check_positive(temperature=temperature)
+    check_choice(("out", "in"), variant=variant)
+    _check_company(labels)
+    z = normalize(z)
+    if use_tiles(temperature):
+        return reduce(_tiled_sup_con(z, labels, 1 / temperature, variant), reduction)
     itself = self_mask(len(z), z.device)
     positives = same_label_mask(labels) & ~itself
-    if not torch.compiler.is_compiling() and not positives.any(1).all():
-        alone = int(labels[~positives.any(1)][0])
-        raise ValueError(f"labels: every label must occur at least twice, {alone} occurs once; pass two views of each")
-    z = normalize(z)
     return softmax_contrast(z @ z.mT / temperature, positives, candidates=~itself, variant=variant, reduction=reduction)
+
+
+def _tiled_sup_con(z: Tensor, labels: Tensor, scale: float | Tensor, variant: str) -> Tensor:
+    """SupCon of unit rows, ``(m,)``, without the table: the mean over positives needs only the sum of each class."""
+    _, group, sizes = labels.unique(return_inverse=True, return_counts=True)
+    count = (sizes[group] - 1).to(z.dtype)
+    log_sums = tiled_contrast(z, scale=scale, skip=(0,))
+    if variant == "in":
+        return log_sums + count.log() - tiled_contrast(z, scale=scale, skip=(0,), labels=group)
+    sums = z.new_zeros(len(sizes), z.shape[1]).index_add(0, group, z)  # (classes, d)
+    return log_sums - scale * (z * (sums[group] - z)).sum(1) / count
+
+
+def _check_company(labels: Tensor) -> None:
+    if torch.compiler.is_compiling():
+        return
+    values, counts = labels.unique(return_counts=True)
+    if counts.min() < 2:
+        alone = int(values[counts.argmin()])
+        raise ValueError(f"labels: every label must occur at least twice, {alone} occurs once; pass two views of each")
 
 
 def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
@@ -268,7 +292,10 @@ def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
     check_same_shape(image=image, text=text)
     log_scale = torch.as_tensor(log_scale, dtype=image.dtype, device=image.device)
     check_embeddings(ndim=0, log_scale=log_scale)
-    logits = log_scale.exp() * (normalize(image) @ normalize(text).mT)  # (N, N)
+    a, b = normalize(image), normalize(text)
+    if use_tiles(log_scale):
+        return tiled_contrast(a, b, log_scale.exp(), positive=0).mean()
+    logits = log_scale.exp() * (a @ b.mT)  # (N, N)
     own = self_mask(len(image), image.device)
     return (softmax_contrast(logits, own) + softmax_contrast(logits.mT, own)) / 2
 

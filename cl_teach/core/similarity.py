@@ -31,7 +31,7 @@ def normalize(x: Tensor, dim: int = -1) -> Tensor:
         Tensor of the same shape.
     """
     length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x / torch.where(length > _SHORTEST, length, torch.ones_like(length))
+    return x / length.masked_fill(length <= _SHORTEST, 1.0)
 
 
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:

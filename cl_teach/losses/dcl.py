@@ -31,6 +31,7 @@ from torch import Tensor
 from ..core.checks import check_batch, check_embeddings, check_positive, check_same_shape
 from ..core.contrast import reduce
 from ..core.similarity import normalize, self_mask
+from ..core.tiles import tiled_contrast, use_tiles
 
 __all__ = ["DecoupledTerms", "dcl", "dclw", "decoupled_terms", "positive_weight"]
 
@@ -68,10 +69,14 @@ def decoupled_terms(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1) -
     check_same_shape(z1=z1, z2=z2)
     check_positive(temperature=temperature)
     check_batch(len(z1), 2, name="z1", why="to have a negative")
+    n = len(z1)
     z = normalize(torch.cat([z1, z2]))  # (2N, d)
+    if use_tiles(temperature):  # the same numbers without the table
+        positive = ((z[:n] * z[n:]).sum(1) / temperature).repeat(2)
+        return DecoupledTerms(positive, tiled_contrast(z, scale=1 / temperature, skip=(0, n, -n)))
     logits = z @ z.mT / temperature  # (2N, 2N)
-    same_sample = self_mask(len(z1), z.device).repeat(2, 2)  # the anchor itself and its positive
-    positive = logits.diagonal(len(z1)).repeat(2)  # (2N,), the same number for both directions
+    same_sample = self_mask(n, z.device).repeat(2, 2)  # the anchor itself and its positive
+    positive = logits.diagonal(n).repeat(2)  # (2N,), the same number for both directions
     return DecoupledTerms(positive, logits.masked_fill(same_sample, -math.inf).logsumexp(1))
 
 
