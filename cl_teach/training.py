@@ -15,11 +15,12 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 from tqdm.auto import tqdm
 
 from .core.checks import check_batch, check_choice, check_positive, check_same_length
 
-__all__ = ["History", "at_scale", "batches", "device", "fit", "pretrain", "seed_everything"]
+__all__ = ["History", "at_scale", "batches", "device", "fit", "in_chunks", "pretrain", "seed_everything"]
 
 T = TypeVar("T")
 
@@ -175,6 +176,7 @@ def pretrain(
     loss: Callable[[Tensor, Tensor], Tensor],
     augment: Callable[..., Tensor],
     seed: int = 0,
+    chunk: int | None = None,
     **options: Any,
 ) -> History:
     """Contrastive pre-training as SimCLR does it: two augmented views of each image, encoder, head, loss.
@@ -186,6 +188,7 @@ def pretrain(
         loss: of two batches of embeddings, row i of both from the same image.
         augment: called as ``augment(images, generator)``.
         seed: for batches and augmentation.
+        chunk: embed so many views at a time, see `in_chunks`; None for all at once.
         **options: passed on to `fit` (``epochs``, ``batch_size``, ``learning_rate``, ...).
 
     Returns:
@@ -195,12 +198,45 @@ def pretrain(
         Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (2020), algorithm 1.
     """
     generator = torch.Generator(device()).manual_seed(seed)
+    network = nn.Sequential(encoder, head)
 
     def step(batch: Tensor) -> Tensor:
-        views = torch.cat(
-            [augment(batch, generator), augment(batch, generator)]
-        )  # one pass: shared BatchNorm statistics
-        z1, z2 = head(encoder(views)).chunk(2)
+        # Both views in one pass: they share the statistics of batch normalization.
+        views = torch.cat([augment(batch, generator), augment(batch, generator)])
+        z1, z2 = (network(views) if chunk is None else in_chunks(network, views, chunk)).chunk(2)
         return loss(z1, z2)
 
-    return fit(nn.ModuleList([encoder, head]), step, images, seed=seed, **options)
+    return fit(network, step, images, seed=seed, **options)
+
+
+def in_chunks(network: nn.Module, inputs: Tensor, chunk: int) -> Tensor:
+    """Embed a batch of any size with the activations of ``chunk`` rows in memory: gradient caching.
+
+    Forward, each chunk's activations are thrown away and only its embeddings are kept; backward, each chunk is embedded
+    once more, with the same random numbers, and used up before the next. The loss still sees the whole batch, so value
+    and gradient are those of ``network(inputs)``, for the price of one more forward pass.
+
+    Args:
+        network: its training mode must treat rows independently. Batch normalization does not: each chunk would be
+            normalized by itself, so it is refused.
+        inputs: ``(n, ...)``.
+        chunk: rows at a time, at least 1; the last chunk may be smaller.
+
+    Returns:
+        ``(n, d)``, what ``network(inputs)`` gives.
+
+    Raises:
+        ValueError: ``chunk`` below 1, or batch normalization in training mode.
+
+    Source:
+        Gao, Zhang, Han and Callan, Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (2021).
+        Here PyTorch's activation checkpointing does both passes.
+    """
+    check_positive(chunk=chunk)
+    for name, module in network.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm) and module.training:
+            raise ValueError(
+                f"network: {name or 'it'} is batch normalization in training mode, whose statistics would be those of "
+                f"chunks of {chunk} rows; use LayerNorm or GroupNorm, or batches that fit"
+            )
+    return torch.cat([checkpoint(network, rows, use_reentrant=False) for rows in inputs.split(chunk)])

@@ -1,0 +1,86 @@
+"""Gradient caching: the gradient of the whole batch with the memory of a part."""
+
+import pytest
+import torch
+from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from cl_teach.core import nt_xent
+from cl_teach.models import MLP, ProjectionHead
+from cl_teach.training import in_chunks, pretrain, seed_everything
+
+
+def make(dropout=0.0):
+    seed_everything(0)
+    network = nn.Sequential(nn.Linear(6, 64), nn.GELU(), nn.Dropout(dropout), MLP([64, 64, 5], batch_norm=False))
+    return network.double(), torch.randn(20, 6, dtype=torch.float64)
+
+
+def value_and_gradients(embed):
+    network, x = make()
+    x.requires_grad_()
+    z1, z2 = embed(network, x).chunk(2)
+    loss = nt_xent(z1, z2, 0.2)
+    return loss.detach(), *torch.autograd.grad(loss, [x, *network.parameters()])
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 7, 20, 50])
+def test_value_and_gradient_are_those_of_the_whole_batch(chunk):
+    found = value_and_gradients(lambda network, x: in_chunks(network, x, chunk))
+    for a, b in zip(found, value_and_gradients(lambda network, x: network(x)), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
+
+
+def test_dropout_draws_the_same_numbers_in_both_passes():
+    network, x = make(dropout=0.5)
+    z = in_chunks(network, x, 7)
+    weights = torch.randn_like(z)
+    last = network[3].layers[-1].bias
+    first = network[0].weight
+    found = torch.autograd.grad((weights * z).sum(), [last, first])
+    torch.testing.assert_close(found[0], weights.sum(0))
+    # the same draws, all at once, chunk by chunk
+    torch.manual_seed(1)
+    total = torch.zeros_like(first)
+    for rows in x.split(7):
+        total += torch.autograd.grad(in_chunks(network, rows, 7).sum(), first)[0]
+    torch.manual_seed(1)
+    (expected,) = torch.autograd.grad(sum(network(rows).sum() for rows in x.split(7)), first)
+    torch.testing.assert_close(total, expected)
+
+
+def test_between_the_passes_only_inputs_and_embeddings_are_kept():
+    def kept(embed):
+        network, x = make()
+        sizes = []
+        with saved_tensors_hooks(lambda t: (sizes.append(t.numel()), t)[1], lambda t: t):
+            embed(network, x)
+        return sum(sizes)
+
+    assert kept(lambda network, x: in_chunks(network, x, 5)) < 0.2 * kept(lambda network, x: network(x))
+
+
+def test_pretraining_in_chunks_is_pretraining():
+    def losses(chunk):
+        seed_everything(0)
+        images = torch.rand(24, 1, 4, 4)
+        encoder = nn.Sequential(nn.Flatten(), nn.Linear(16, 8), nn.ReLU())
+        options = {"epochs": 3, "batch_size": 8, "progress": False, "chunk": chunk}
+
+        def augment(batch, generator):
+            return batch + 0.1 * torch.randn(batch.shape, generator=generator, device=batch.device)
+
+        return pretrain(encoder, nn.Linear(8, 4), images, loss=nt_xent, augment=augment, **options).losses
+
+    torch.testing.assert_close(losses(3), losses(None))
+
+
+def test_batch_normalization_is_refused_by_name():
+    with pytest.raises(ValueError, match="batch normalization"):
+        in_chunks(ProjectionHead(4, 3), torch.randn(8, 4), 4)
+    assert in_chunks(ProjectionHead(4, 3).eval(), torch.randn(8, 4), 4).shape == (8, 3)
+
+
+def test_a_chunk_below_one_is_refused():
+    with pytest.raises(ValueError, match="chunk"):
+        in_chunks(nn.Linear(4, 3), torch.randn(8, 4), 0)
