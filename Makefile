@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint format unit nbval browser chapters evidence address lock clean
+.PHONY: help book test lint format unit nbval browser chapters evidence bench address lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
@@ -97,6 +97,18 @@ evidence: $(READY) ## run the longer experiments and write data/evidence (ONLY=s
 	@for file in $(if $(ONLY),experiments/$(ONLY).py,$(wildcard experiments/*.py)); do \
 	  case "$$file" in */_*) continue;; esac; echo "--- $$file"; TQDM_DISABLE=1 $(PY) "$$file"; done
 
+PEERS := .bench
+
+$(PEERS)/.ready: benchmarks/peers.txt $(READY)
+	@echo "Installing what the benchmarks compare with into $(PEERS) ..."
+	@rm -rf $(PEERS) && $(PY) -m pip install --quiet --no-deps --target $(PEERS) -r benchmarks/peers.txt || { \
+	  echo "Installing $(PEERS) failed (see above). Is a package registry reachable?"; exit 1; }
+	@touch $@
+
+bench: $(PEERS)/.ready ## measure time and memory beside other libraries and write the book's performance page (on a quiet machine)
+	@OMP_NUM_THREADS=1 PYTHONPATH=$(PEERS) $(PY) benchmarks/measure.py
+	@$(PY) benchmarks/page.py
+
 address: $(READY) ## set the public address everywhere (URL=https://github.com/owner/name)
 	@test -n "$(URL)" || { echo "Say which: make address URL=https://github.com/owner/name"; exit 1; }
 	@$(PY) tools/address.py "$(URL)"
@@ -106,5 +118,5 @@ lock: $(READY) ## write requirements.txt again from what is installed in .venv
 	@touch $(READY)
 
 clean: ## remove everything that make has made, .venv included
-	rm -rf $(VENV) _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md
+	rm -rf $(VENV) $(PEERS) _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

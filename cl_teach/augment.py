@@ -194,9 +194,10 @@ def color_jitter(
     hue: float = 0.0,
     *,
     probability: float = 1.0,
+    grayscale: float = 0.0,
     generator: Generator | None = None,
 ) -> Tensor:
-    r"""Change brightness, contrast and, for three channels, saturation and hue of each image.
+    r"""Change brightness, contrast and, for three channels, saturation and hue of each image, or take its color away.
 
     With factors b, c, s drawn from [1 - strength, 1 + strength] (not below 0) and an angle from
     [-hue, hue] turns, all four are linear in the colors of a pixel, so they are applied as one 3x3 matrix an
@@ -204,7 +205,8 @@ def color_jitter(
 
     .. math:: x' = c\,b\,R\,S\,x + (1 - c)\,b\,m, \qquad S = s I + (1 - s) \mathbf 1 w^\top,
 
-    where w are the luma weights, m is the image's mean luma and R turns the colors about the gray axis.
+    where w are the luma weights, m is the image's mean luma and R turns the colors about the gray axis. Without color
+    (``grayscale``) the matrix is :math:`\mathbf 1 w^\top` times that, which costs nothing more.
     Values are clipped to [0, 1] once, at the end; torchvision shuffles the four, clips after each and turns
     the hue in HSV space.
 
@@ -215,6 +217,7 @@ def color_jitter(
         saturation: strength, >= 0; needs 3 channels.
         hue: largest turn as a share of the full circle, in [0, 0.5]; needs 3 channels.
         probability: of changing an image at all.
+        grayscale: probability of taking an image's color away, changed or not; needs 3 channels.
         generator: source of the draws.
 
     Returns:
@@ -222,17 +225,17 @@ def color_jitter(
 
     Raises:
         TypeError: images not a floating tensor.
-        ValueError: images not ``(n, c, h, w)``; a strength out of range; saturation or hue without 3
-            channels.
+        ValueError: images not ``(n, c, h, w)``; a strength out of range; saturation, hue or grayscale
+            without 3 channels.
     """
     n, channels, _, _ = _check_images(images)
     for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
         check_in_range(0, math.inf, **{name: value})
     check_in_range(0, 0.5, hue=hue)
-    check_in_range(0, 1, probability=probability)
-    in_color = saturation > 0 or hue > 0
+    check_in_range(0, 1, probability=probability, grayscale=grayscale)
+    in_color = saturation > 0 or hue > 0 or grayscale > 0
     if in_color and channels != 3:
-        raise ValueError(f"images: saturation and hue need 3 channels, got {channels}; set both to 0")
+        raise ValueError(f"images: saturation, hue and grayscale need 3 channels, got {channels}; set all to 0")
 
     hit = _coin(n, probability, images, generator)  # (n,)
 
@@ -252,6 +255,9 @@ def color_jitter(
     s = factor(saturation)[:, None, None]
     turn = _uniform(n, (-hue, hue), images, generator) * hit
     matrix = _rotate_hue(turn) @ (s * torch.eye(3).to(s) + (1 - s) * luma)  # (n, 3, 3)
+    if grayscale > 0:
+        gray = _coin(n, grayscale, images, generator)[:, None, None]
+        matrix = torch.where(gray, (luma @ matrix)[:, None].expand(n, 3, 3), matrix)
     return _mix_channels(images, gain[:, None, None] * matrix, shift).clamp_(0, 1)
 
 
@@ -442,10 +448,8 @@ def simclr_augment(
         transforms.append(partial(color_jitter, brightness=0.4 * strength, contrast=0.4 * strength, probability=0.8))
     elif strength > 0:
         change, hue = 0.8 * strength, min(0.5, 0.2 * strength)
-        transforms += [
-            partial(color_jitter, brightness=change, contrast=change, saturation=change, hue=hue, probability=0.8),
-            partial(random_grayscale, probability=0.2 * min(strength, 1.0)),
-        ]
+        jitter = partial(color_jitter, brightness=change, contrast=change, saturation=change, hue=hue)
+        transforms.append(partial(jitter, probability=0.8, grayscale=0.2 * min(strength, 1.0)))
     if blur > 0:
         transforms.append(partial(gaussian_blur, sigma=(0.1, 1.0), probability=blur))
     if noise > 0:
@@ -495,7 +499,7 @@ def _mix_channels(images: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     """Apply a matrix ``(n, c, c)`` to the colors of every pixel and add ``shift (n,)``."""
     n, channels = images.shape[:2]
     pixels = images.reshape(n, channels, -1)  # (n, c, h w)
-    return torch.baddbmm(shift[:, None, None], matrix, pixels).reshape(images.shape)
+    return torch.bmm(matrix, pixels).add_(shift[:, None, None]).reshape(images.shape)
 
 
 def _check_images(images: Tensor) -> tuple[int, int, int, int]:

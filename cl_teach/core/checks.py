@@ -129,8 +129,8 @@ def check_in_range(low: float, high: float, **scalars: float | Tensor) -> None:
         _check_number(name, value)
         if torch.compiler.is_compiling():
             continue
-        x = torch.as_tensor(value)
-        if not bool(((x >= low) & (x <= high)).all()):
+        inside = bool(((value >= low) & (value <= high)).all()) if isinstance(value, Tensor) else low <= value <= high
+        if not inside:
             raise ValueError(f"{name}: expected a number in [{low:g}, {high:g}], got {_value(value)}")
 
 

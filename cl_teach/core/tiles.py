@@ -134,18 +134,18 @@ class _TiledContrast(torch.autograd.Function):
         table = _Table(a, b, scale, positive, skip, labels)
         log_sums = table.log_sums()
         ctx.save_for_backward(a, b, scale if isinstance(scale, Tensor) else None, log_sums)
-        ctx.table = table  # holds copies of a and b in float32 (or a and b themselves) and no tile
+        ctx.number, ctx.rest = None if isinstance(scale, Tensor) else scale, (positive, skip, labels)
         return (log_sums if positive is None else log_sums - table.positives(positive)).to(a.dtype)
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         a, b, scale, log_sums = ctx.saved_tensors
-        table, needed = ctx.table, ctx.needs_input_grad[:3]
+        scale, needed = ctx.number if scale is None else scale, ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph=True: the gradient will be differentiated, so autograd must see it
             inputs = [x for x, wanted in zip((a, b, scale), needed, strict=True) if wanted]
-            value = _plain(a, b, table.scale if scale is None else scale, table.positive, table.skip, table.labels)
-            found = iter(torch.autograd.grad(value, inputs, weights, create_graph=True))
+            found = iter(torch.autograd.grad(_plain(a, b, scale, *ctx.rest), inputs, weights, create_graph=True))
             return *(next(found) if wanted else None for wanted in needed), None, None, None
+        table = _Table(a, b, scale, *ctx.rest)
         grad_a, grad_b = table.gradients(weights.to(log_sums.dtype), log_sums)
         grad_scale = None
         if needed[2]:  # every pair of a symmetric table stands in two rows of the gradient

@@ -264,10 +264,18 @@ class TestColor:
             torch.testing.assert_close(view, functional.adjust_saturation(image, float(factor)), atol=2e-4, rtol=0)
 
     def test_saturation_needs_three_channels(self):
-        with pytest.raises(ValueError, match="saturation and hue need 3 channels, got 1"):
+        with pytest.raises(ValueError, match="saturation, hue and grayscale need 3 channels, got 1"):
             color_jitter(some_images(channels=1), saturation=0.4)
         with pytest.raises(ValueError, match="expected 3 channels"):
             random_grayscale(some_images(channels=1))
+
+    def test_jitter_takes_the_color_of_as_many_images_as_asked_and_leaves_the_others(self):
+        images = some_images(2000, height=2, width=2)
+        views = color_jitter(images, grayscale=0.3, generator=seeded())
+        gray = (views[:, 0] - views[:, 2]).abs().flatten(1).amax(1) < 1e-6
+        assert abs(gray.float().mean().item() - 0.3) < 0.04
+        torch.testing.assert_close(views[gray], random_grayscale(images[gray], probability=1.0))
+        torch.testing.assert_close(views[~gray], images[~gray])
 
     def test_grayscale_makes_three_equal_channels(self):
         views = random_grayscale(some_images(), probability=1.0)
@@ -339,7 +347,7 @@ class TestCompose:
 
     def test_shows_its_parameters(self):
         text = repr(simclr_augment(0.5, 3))
-        assert "random_resized_crop(scale=(0.6, 1.0)" in text and "random_grayscale(probability=0.1)" in text
+        assert "random_resized_crop(scale=(0.6, 1.0)" in text and "grayscale=0.1" in text
 
     def test_refuses_what_cannot_be_called(self):
         with pytest.raises(TypeError, match=r"transforms\[0\]: expected a callable, got int"):

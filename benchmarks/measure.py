@@ -1,0 +1,361 @@
+"""Speed and memory of the losses and of a whole training step, beside other people's code; called by ``make bench``.
+
+Every figure is a ratio of medians: the two sides take turns in one process on one thread (``--threads``), so that what
+else the machine does hits both. Memory is the peak of the allocator during one forward and backward pass, from torch's
+profiler. Results go to ``data/benchmarks.json``; ``benchmarks/page.py`` turns them into the book's page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import importlib.util
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from cl_teach.augment import simclr_augment
+from cl_teach.core import clip_loss, nt_xent, sup_con
+from cl_teach.datasets import fashion_mnist
+from cl_teach.losses.dcl import dcl
+from cl_teach.models import ConvEncoder, ProjectionHead
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS = ROOT / "data" / "benchmarks.json"
+DIM, TEMPERATURE = 128, 0.1
+SIZES = (64, 256, 1024, 4096)
+CURVE = (256, 1024, 4096, 16384, 65536)
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+def open_clip_loss() -> nn.Module:
+    """The loss module of open_clip alone; the package itself wants a dozen others at import."""
+    spec = importlib.util.find_spec("open_clip")
+    file = Path(next(iter(spec.submodule_search_locations))) / "loss.py"
+    module_spec = importlib.util.spec_from_file_location("open_clip_loss", file)
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    return module.ClipLoss()
+
+
+def cross_entropy(z1: Tensor, z2: Tensor) -> Tensor:
+    """NT-Xent as one writes it first."""
+    z = F.normalize(torch.cat([z1, z2]), dim=1)
+    logits = z @ z.mT / TEMPERATURE
+    logits.fill_diagonal_(float("-inf"))
+    return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z1)))
+
+
+def labels_of(z: Tensor) -> Tensor:
+    """Ten classes, evenly spread."""
+    return torch.arange(len(z), device=z.device) % 10
+
+
+def contests() -> dict[str, dict[str, Loss]]:
+    """Loss by loss: ours first, then the others."""
+    from lightly.loss import DCLLoss, NTXentLoss
+    from pytorch_metric_learning.losses import SupConLoss
+
+    clip, scale = open_clip_loss(), torch.tensor(1 / TEMPERATURE)
+    lightly, lightly_dcl = NTXentLoss(temperature=TEMPERATURE), DCLLoss(temperature=TEMPERATURE)
+    metric_learning = SupConLoss(temperature=TEMPERATURE)
+
+    def theirs_sup_con(a: Tensor, b: Tensor) -> Tensor:
+        return metric_learning(torch.cat([a, b]), labels_of(a).repeat(2))
+
+    return {
+        "NT-Xent": {
+            "cl_teach": lambda a, b: nt_xent(a, b, TEMPERATURE),
+            "lightly": lightly,
+            "plain cross-entropy": cross_entropy,
+        },
+        "DCL": {"cl_teach": lambda a, b: dcl(a, b, TEMPERATURE), "lightly": lightly_dcl},
+        "SupCon": {
+            "cl_teach": lambda a, b: sup_con(torch.cat([a, b]), labels_of(a).repeat(2), TEMPERATURE),
+            "pytorch-metric-learning": theirs_sup_con,
+        },
+        "CLIP": {
+            "cl_teach": lambda a, b: clip_loss(a, b, scale.log()),
+            "open_clip": lambda a, b: clip(F.normalize(a, dim=1), F.normalize(b, dim=1), scale),
+        },
+    }
+
+
+def draw(n: int) -> tuple[Tensor, Tensor]:
+    """Two views of n samples."""
+    generator = torch.Generator().manual_seed(0)
+    z1 = torch.randn(n, DIM, generator=generator)
+    z2 = 0.5 * z1 + torch.randn(n, DIM, generator=generator)
+    return z1.to(DEVICE).requires_grad_(), z2.to(DEVICE).requires_grad_()
+
+
+def seconds_of(loss: Loss, z1: Tensor, z2: Tensor) -> float:
+    """One forward and backward pass."""
+    z1.grad = z2.grad = None
+    wait()
+    start = time.perf_counter()
+    loss(z1, z2).backward()
+    wait()
+    return time.perf_counter() - start
+
+
+def peak_of(loss: Loss, z1: Tensor, z2: Tensor) -> int:
+    """Largest number of bytes allocated at once during one pass, beyond what was there before."""
+    z1.grad = z2.grad = None
+    if DEVICE.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        loss(z1, z2).backward()
+        return torch.cuda.max_memory_allocated() - before
+    with torch.profiler.profile(profile_memory=True) as profile:
+        loss(z1, z2).backward()
+    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def products(n: int, side: int, symmetric: bool) -> Callable[[], None]:
+    """The matrix products of the tiled loss and nothing else: one forward, one again and one backward."""
+    rows = n * (2 if symmetric else 1)
+    a, b = torch.randn(rows, DIM, device=DEVICE), torch.randn(rows, DIM, device=DEVICE)
+    grad = torch.zeros_like(a)
+
+    def run() -> None:
+        for again in (False, True):
+            for i in range(0, rows, side):
+                for j in range(i if symmetric else 0, rows, side):
+                    tile = a[i : i + side] @ b[j : j + side].mT
+                    if again:
+                        grad[i : i + side].addmm_(tile, b[j : j + side])
+                        if not symmetric or i != j:
+                            grad[j : j + side].addmm_(tile.mT, a[i : i + side])
+
+    return run
+
+
+def compare_losses(repeats: int) -> list[dict[str, Any]]:
+    """Time and memory of every loss at every size, all sides in turn."""
+    rows = []
+    for name, sides in contests().items():
+        for n in SIZES:
+            z1, z2 = draw(n)
+            times: dict[str, list[float]] = {side: [] for side in sides}
+            count = repeats if n > 1024 else 6 * repeats
+            for _ in tqdm(range(count + 1), desc=f"{name}, {n} pairs", leave=False):
+                for side, loss in sides.items():
+                    times[side].append(seconds_of(loss, z1, z2))
+            for side, loss in sides.items():
+                rows.append(
+                    {
+                        "loss": name,
+                        "pairs": n,
+                        "side": side,
+                        "milliseconds": 1e3 * statistics.median(times[side][1:]),
+                        "peak_mib": peak_of(loss, z1, z2) / 2**20,
+                    }
+                )
+    return rows
+
+
+def compare_with_products(repeats: int) -> list[dict[str, Any]]:
+    """The tiled losses against their own matrix products, in turn."""
+    rows, ours = [], {"NT-Xent": lambda a, b: nt_xent(a, b, TEMPERATURE)}
+    ours["CLIP"] = lambda a, b: clip_loss(a, b, -torch.tensor(TEMPERATURE).log())
+    for name, loss in ours.items():
+        for n in (1024, 4096):
+            z1, z2 = draw(n)
+            bare = products(n, 256 if DEVICE.type == "cpu" else 4096, name == "NT-Xent")
+            whole, alone = [], []
+            for _ in range(repeats + 1):
+                whole.append(seconds_of(loss, z1, z2))
+                wait()
+                start = time.perf_counter()
+                bare()
+                wait()
+                alone.append(time.perf_counter() - start)
+            rows.append(
+                {
+                    "loss": name,
+                    "pairs": n,
+                    "milliseconds": 1e3 * statistics.median(whole[1:]),
+                    "products_milliseconds": 1e3 * statistics.median(alone[1:]),
+                }
+            )
+    return rows
+
+
+def at_low_temperature(repeats: int) -> list[dict[str, Any]]:
+    """Where exponentials underflow: plain cross-entropy against ours at temperature 0.005."""
+    z1, z2 = draw(1024)
+    sides = {"cl_teach": lambda a, b: nt_xent(a, b, 0.005)}
+
+    def plain(a: Tensor, b: Tensor) -> Tensor:
+        z = F.normalize(torch.cat([a, b]), dim=1)
+        logits = z @ z.mT / 0.005
+        logits.fill_diagonal_(float("-inf"))
+        return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(a)))
+
+    sides["plain cross-entropy"] = plain
+    times: dict[str, list[float]] = {side: [] for side in sides}
+    for _ in range(repeats + 1):
+        for side, loss in sides.items():
+            times[side].append(seconds_of(loss, z1, z2))
+    return [{"side": side, "milliseconds": 1e3 * statistics.median(t[1:])} for side, t in times.items()]
+
+
+def curve() -> list[dict[str, Any]]:
+    """One pass of NT-Xent at growing batch sizes, each in a process of its own: seconds and resident memory."""
+    rows = []
+    for n in tqdm(CURVE, desc="curve"):
+        command = [sys.executable, __file__, "--one", str(n), "--threads", str(torch.get_num_threads())]
+        output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        rows.append(json.loads(output.splitlines()[-1]))
+    return rows
+
+
+def one(n: int) -> dict[str, Any]:
+    """One size of the curve."""
+    z1, z2 = draw(n)
+    seconds = seconds_of(lambda a, b: nt_xent(a, b, TEMPERATURE), z1, z2)
+    return {"pairs": n, "seconds": seconds, "resident_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+
+
+def input_speed(repeats: int) -> dict[str, float]:
+    """Share of augmentation in a SimCLR step, and images a second beside lightly's transform with a DataLoader."""
+    from lightly.transforms import SimCLRTransform
+    from torch.utils.data import DataLoader, Dataset
+    from torchvision.transforms.functional import to_pil_image
+
+    images = fashion_mnist().images[:2048]
+    batch, found = 256, {}
+    for kind, data in {
+        "28x28 gray": images,
+        "32x32 color": F.interpolate(images, (32, 32)).expand(-1, 3, -1, -1).contiguous(),
+    }.items():
+        channels, side = data.shape[1:3]
+        torch.manual_seed(0)
+        encoder = ConvEncoder(in_channels=channels, image_size=side)
+        network = nn.Sequential(encoder, ProjectionHead(encoder.feature_dim, 64, hidden=256))
+        optimizer = torch.optim.AdamW(network.parameters())
+        augment = simclr_augment(channels=channels, scale=(0.3, 1.0))
+
+        def train(views: Tensor, network: nn.Module = network, optimizer: Any = optimizer) -> None:
+            z1, z2 = network(views).chunk(2)
+            optimizer.zero_grad()
+            nt_xent(z1, z2, 0.2).backward()
+            optimizer.step()
+
+        class Views(Dataset):
+            """What one does with lightly: a list of pictures, two transformed views of each."""
+
+            def __init__(self, pictures: list[Any], transform: Any) -> None:
+                self.pictures, self.transform = pictures, transform
+
+            def __len__(self) -> int:
+                return len(self.pictures)
+
+            def __getitem__(self, i: int) -> Any:
+                return self.transform(self.pictures[i])
+
+        normalize = None if channels == 1 else {"mean": [0.5] * 3, "std": [0.25] * 3}
+        # The same changes that ours makes; a gray picture has no color to jitter.
+        options = {"input_size": side, "min_scale": 0.3, "normalize": normalize}
+        if channels == 1:
+            options |= {"cj_prob": 0.0, "random_gray_scale": 0.0}
+        options |= {"gaussian_blur": 0.5}
+        views = Views([to_pil_image(x) for x in data], SimCLRTransform(**options))
+        loader = DataLoader(views, batch_size=batch, shuffle=True, drop_last=True)
+        times: dict[str, list[float]] = {"augment": [], "ours": [], "lightly": []}
+        for _ in tqdm(range(repeats), desc=kind, leave=False):
+            start = time.perf_counter()
+            for rows in torch.randperm(len(data)).split(batch):
+                before = time.perf_counter()
+                x = torch.cat([augment(data[rows]), augment(data[rows])])
+                times["augment"].append(time.perf_counter() - before)
+                train(x)
+            times["ours"].append(time.perf_counter() - start)
+            start = time.perf_counter()
+            for view in loader:
+                train(torch.cat(view))
+            times["lightly"].append(time.perf_counter() - start)
+        ours, theirs = statistics.median(times["ours"]), statistics.median(times["lightly"])
+        found[kind] = {
+            "augmentation_share": statistics.median(times["augment"]) * (len(data) // batch) / ours,
+            "images_per_second": len(data) / ours,
+            "lightly_images_per_second": len(data) / theirs,
+        }
+    return found
+
+
+def machine() -> dict[str, str]:
+    """What the numbers were measured on."""
+    names = ("lightly", "pytorch-metric-learning", "open_clip_torch")
+    versions = {name: importlib.metadata.version(name) for name in names}
+    processor = platform.processor() or platform.machine()
+    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else ():
+        if line.startswith("model name"):
+            processor = line.split(":", 1)[1].strip()
+            break
+    gpu = {"gpu": torch.cuda.get_device_name()} if DEVICE.type == "cuda" else {}
+    return {
+        "processor": processor,
+        "threads": str(torch.get_num_threads()),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        **gpu,
+        **versions,
+    }
+
+
+def wait() -> None:
+    """Let a GPU finish what it was asked to do."""
+    if DEVICE.type == "cuda":
+        torch.cuda.synchronize()
+
+
+DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def main() -> None:
+    """Measure everything and write the results of this device."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--repeats", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.one:
+        print(json.dumps(one(options.one)))
+        return
+    result = {
+        "machine": machine(),
+        "losses": compare_losses(options.repeats),
+        "products": compare_with_products(options.repeats),
+        "low_temperature": at_low_temperature(options.repeats),
+        "input": input_speed(3),
+        "curve": curve(),
+    }
+    results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
+    results[DEVICE.type] = result
+    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    print(f"wrote {RESULTS.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()

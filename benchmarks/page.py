@@ -1,0 +1,163 @@
+"""Turn ``data/benchmarks.json`` into the book's performance page, ``book/performance.md``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "data" / "benchmarks.json", ROOT / "book" / "performance.md"
+DEVICES = {"cpu": "On a processor", "cuda": "On a GPU"}
+
+
+def number(value: float) -> str:
+    """Three digits, no more."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def table(head: list[str], rows: list[list[str]]) -> list[str]:
+    """A Markdown table; the first column is text."""
+    return [
+        "| " + " | ".join(head) + " |",
+        "| --- |" + " ---: |" * (len(head) - 1),
+        *("| " + " | ".join(row) + " |" for row in rows),
+        "",
+    ]
+
+
+def losses(result: dict[str, Any]) -> list[str]:
+    """Ours beside each other implementation."""
+    rows, by_key = [], {(r["loss"], r["pairs"], r["side"]): r for r in result["losses"]}
+    for (loss, pairs, side), theirs in by_key.items():
+        if side == "cl_teach":
+            continue
+        ours = by_key[loss, pairs, "cl_teach"]
+        rows.append(
+            [
+                f"{loss}, {side}",
+                f"{pairs:,}",
+                number(theirs["milliseconds"]),
+                number(ours["milliseconds"]),
+                f"**{number(theirs['milliseconds'] / ours['milliseconds'])}**",
+                number(theirs["peak_mib"]),
+                number(ours["peak_mib"]),
+                f"**{number(theirs['peak_mib'] / ours['peak_mib'])}**",
+            ]
+        )
+    head = [
+        "loss, other side",
+        "pairs",
+        "theirs, ms",
+        "ours, ms",
+        "times faster",
+        "theirs, MiB",
+        "ours, MiB",
+        "times less",
+    ]
+    return table(head, rows)
+
+
+def section(device: str, result: dict[str, Any]) -> list[str]:
+    """Everything that was measured on one kind of device."""
+    machine = result["machine"]
+    versions = ", ".join(f"{name} {machine[name]}" for name in machine if name not in ("processor", "threads", "gpu"))
+    where = machine.get("gpu", machine["processor"])
+    threads = f"{machine['threads']} thread" + ("" if machine["threads"] == "1" else "s")
+    lines = [f"## {DEVICES[device]}", "", f"{where}, {threads}. Versions: {versions}.", ""]
+    lines += ["### Losses beside others", ""]
+    lines += [
+        "Forward and backward pass, 128 dimensions, float32, temperature 0.1. Medians of passes taken in turn in one "
+        "process; memory is the allocator's peak during one pass.",
+        "",
+    ]
+    lines += losses(result)
+    lines += ["### Beside their own matrix products", ""]
+    lines += [
+        "The least that a tiled loss can cost are the products of its tiles: one forward, one again, one backward.",
+        "",
+    ]
+    lines += table(
+        ["loss", "pairs", "products alone, ms", "whole loss, ms", "ratio"],
+        [
+            [
+                row["loss"],
+                f"{row['pairs']:,}",
+                number(row["products_milliseconds"]),
+                number(row["milliseconds"]),
+                f"{row['milliseconds'] / row['products_milliseconds']:.2f}",
+            ]
+            for row in result["products"]
+        ],
+    )
+    low = {row["side"]: row["milliseconds"] for row in result["low_temperature"]}
+    lines += [
+        "### At temperature 0.005",
+        "",
+        f"1,024 pairs: plain cross-entropy takes {number(low['plain cross-entropy'])} ms, ours "
+        f"{number(low['cl_teach'])} ms. Many exponentials there are so small that a processor needs a slow path for "
+        "them; ours makes them exactly zero.",
+        "",
+        "### How far it goes",
+        "",
+        "NT-Xent, one forward and backward pass in a fresh process; the resident memory includes Python and torch.",
+        "",
+    ]
+    lines += table(
+        ["pairs", "seconds", "resident, MiB", "one table of similarities would be, MiB"],
+        [
+            [
+                f"{r['pairs']:,}",
+                number(r["seconds"]),
+                number(r["resident_mib"]),
+                number(4 * (2 * r["pairs"]) ** 2 / 2**20),
+            ]
+            for r in result["curve"]
+        ],
+    )
+    lines += ["### Input", ""]
+    lines += [
+        "A whole SimCLR step (two views, encoder, head, NT-Xent, AdamW; batches of 256) beside the same encoder fed by "
+        "lightly's transform in a DataLoader without workers.",
+        "",
+    ]
+    lines += table(
+        ["images", "share of augmentation", "ours, images/s", "lightly, images/s", "ratio"],
+        [
+            [
+                kind,
+                f"{100 * row['augmentation_share']:.0f} %",
+                number(row["images_per_second"]),
+                number(row["lightly_images_per_second"]),
+                f"**{row['images_per_second'] / row['lightly_images_per_second']:.1f}**",
+            ]
+            for kind, row in result["input"].items()
+        ],
+    )
+    return lines
+
+
+def page(results: dict[str, Any]) -> str:
+    """The whole page."""
+    lines = [
+        "<!-- made by benchmarks/page.py from data/benchmarks.json; `make bench` makes both anew -->",
+        "# Performance",
+        "",
+        "What the losses of this book cost, in time and memory, beside the implementations that people use. Every "
+        "figure is a measurement of `make bench`, which installs the others, takes turns with them in one process, and "
+        "writes this page. How it works: [Batches that fit](../chapters/1_foundations/04_batches_that_fit).",
+        "",
+        "The point is not that the others are badly made; they are general where ours are not. It is what changes when "
+        "a table of similarities is symmetric and never written down.",
+        "",
+    ]
+    for device, result in results.items():
+        lines += section(device, result)
+    if "cuda" not in results:
+        lines += ["## On a GPU", "", "Not measured yet. `make bench` on a machine with one adds its section here.", ""]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+    print(f"wrote {PAGE.relative_to(ROOT)}")
