@@ -83,7 +83,7 @@ def decoupled_terms(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1) -
 def dcl(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1, *, reduction: str = "mean") -> Tensor:
     """The decoupled loss: attraction at full strength, repulsion by a softmax over negatives only.
 
-    It is not bounded below and can be negative; its level says nothing beside InfoNCE's.
+    It can be negative: its lower bound is log(2N - 2) - 2 / temperature. Its level says nothing beside InfoNCE's.
 
     Args:
         z1: ``(N, d)`` first views, any scale (normalized here).
