@@ -1,4 +1,4 @@
-"""Keep every page of the book on its own: no script that would fetch something from elsewhere."""
+"""Keep every page of the book on its own, without scripts that fetch from elsewhere, and readable aloud."""
 
 from __future__ import annotations
 
@@ -20,7 +20,14 @@ def leave_out_thebe(app: Sphinx, page: str, template: str, context: dict[str, An
         context[key] = [script for script in context.get(key, []) if not _is_thebe(script)]
 
 
+def mend_reference_list(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any) -> None:
+    """Docutils calls the references a list but its entries no list items; a screen reader then counts none."""
+    if "citation-list" in context.get("body", ""):
+        context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Run after everybody else has added theirs."""
     app.connect("html-page-context", leave_out_thebe, priority=950)
+    app.connect("html-page-context", mend_reference_list)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

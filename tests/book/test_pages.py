@@ -219,6 +219,58 @@ def test_text_is_readable_in_light_and_dark(visit: Visit) -> None:
 
 
 @every_page
+def test_axe_finds_no_serious_or_critical_violation(visit: Visit) -> None:
+    """Deque's accessibility rules, in both themes."""
+    axe = pytest.importorskip("axe_playwright_python", reason="install it with `make book`")
+    if not visit.page.evaluate("() => typeof axe !== 'undefined'"):
+        visit.page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    for theme in ("light", "dark"):
+        visit.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
+        visit.page.wait_for_timeout(300)  # colors fade over
+        report = visit.page.evaluate("() => axe.run({resultTypes: ['violations']})")
+        grave = [
+            f"{v['id']}: {v['help']} ({v['nodes'][0]['target']}, {len(v['nodes'])} places)"
+            for v in report["violations"]
+            if v["impact"] in ("serious", "critical")
+        ]
+        assert grave == [], theme
+    visit.page.evaluate("() => { document.documentElement.dataset.theme = 'light'; }")
+
+
+@every_page
+def test_print_shows_the_text_and_not_the_furniture(visit: Visit) -> None:
+    visit.page.emulate_media(media="print")
+    shown = visit.page.evaluate(
+        """() => {
+          const seen = s => [...document.querySelectorAll(s)].some(e => e.getClientRects().length > 0);
+          return {
+            furniture: ['.bd-sidebar-primary', '.bd-header', '.search-button', '.theme-switch-button'].filter(seen),
+            text: seen('h1') && seen('main p'),
+            frames: [...document.querySelectorAll('.cl-frames')]
+              .map(f => [...f.querySelectorAll('img, svg')].filter(e => e.getClientRects().length > 0).length),
+          };
+        }"""
+    )
+    visit.page.emulate_media(media="screen")
+    assert shown["text"]
+    assert shown["furniture"] == []
+    assert all(count >= 1 for count in shown["frames"]), "a movable figure prints without a picture"
+
+
+def test_first_content_comes_within_a_second(browser: Any, server: str, html: Path) -> None:
+    """The best of three, since other tests may be busy on the same machine."""
+    for name in ("book/intro.html", max(PAGES, key=lambda name: (html / name).stat().st_size)):
+        times = []
+        for _ in range(3):
+            opened = open_page(browser, server, name)
+            opened.page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
+            entry = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
+            times.append(opened.page.evaluate(entry))
+            opened.page.context.close()
+        assert min(times) < 1000, f"{name}: {min(times):.0f} ms"
+
+
+@every_page
 def test_nothing_sticks_out_on_a_phone(visit: Visit) -> None:
     """At 360 px the page does not scroll sideways; what is wider scrolls inside its own frame."""
     size = visit.page.viewport_size
@@ -244,9 +296,10 @@ def test_nothing_sticks_out_on_a_phone(visit: Visit) -> None:
     assert sticking == []
 
 
+@pytest.mark.parametrize("word", ["contrastive", "temperature"])
 @pytest.mark.parametrize("how", ["served", "disk"])
-def test_search_finds_a_word(how: str, browser: Any, server: str, html: Path) -> None:
-    opened = open_page(browser, server if how == "served" else f"file://{html}", "search.html?q=contrastive")
+def test_search_finds_a_word(how: str, word: str, browser: Any, server: str, html: Path) -> None:
+    opened = open_page(browser, server if how == "served" else f"file://{html}", f"search.html?q={word}")
     opened.page.wait_for_selector("#search-results ul.search li", timeout=10_000)
     opened.page.wait_for_timeout(500)
     hits = opened.page.eval_on_selector_all("#search-results ul.search li a", "all => all.map(a => a.textContent)")
