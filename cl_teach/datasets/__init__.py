@@ -11,6 +11,9 @@
 | `interactions` | users and the items they liked, with spurious ones | generated |
 | `community_graph` | a graph of planted communities with attributes | generated |
 | `item_sequences` | what users bought, in order | generated |
+| `paper_network` | papers with authors and subjects: a graph with several kinds of nodes | generated |
+| `attributed_interactions` | users and items with fields, some never met in training | generated |
+| `item_bundles` | bundles of items that belong together | generated |
 | `planted_preferences` | pairs of responses of which one token decides | generated |
 | `long_tailed`, `noisy_labels` | any labeled set with rare classes, or with wrong labels | made from another set |
 """
@@ -22,6 +25,7 @@ from .fashion import fashion_mnist
 from .gaussian import GaussianViews, gaussian_moments, gaussian_views
 from .imperfect import long_tailed, noisy_labels
 from .interactions import CommunityGraph, Interactions, ItemSequences, community_graph, interactions, item_sequences
+from .networks import attributed_interactions, item_bundles, paper_network
 from .preferences import Preferences, planted_preferences
 from .series import HeartBeats, heart_beats
 from .sprites import SPRITE_FACTORS, Sprites, sprites
@@ -49,4 +53,7 @@ __all__ = [
     "noisy_labels",
     "Preferences",
     "planted_preferences",
+    "attributed_interactions",
+    "item_bundles",
+    "paper_network",
 ]

@@ -48,6 +48,7 @@ from ..core.checks import (
 )
 from ..core.contrast import softmax_contrast
 from ..core.similarity import cosine_similarity, self_mask
+from ..models.graph import check_edges, gcn_matrix
 
 __all__ = [
     "CSGCL",
@@ -60,7 +61,6 @@ __all__ = [
     "drop_edges",
     "edge_keep_probability",
     "edge_weights",
-    "gcn_matrix",
     "team_up",
 ]
 
@@ -79,7 +79,7 @@ def detect_communities(edges: Tensor, n: int, *, seed: int = 0) -> Tensor:
     Raises:
         ModuleNotFoundError: networkx is missing (``pip install networkx``).
     """
-    _check_edges(edges, n)
+    check_edges(edges, n)
     import networkx  # here, so that the rest of the file works without it
 
     graph = networkx.Graph()
@@ -105,7 +105,7 @@ def community_strength(edges: Tensor, communities: Tensor) -> Tensor:
         TypeError: not integers.
         ValueError: an index out of range, no edge.
     """
-    _check_edges(edges, len(communities))
+    check_edges(edges, len(communities))
     check_labels(communities, len(communities), name="communities")
     count = int(communities.max()) + 1
     tail, head = communities[edges]  # (2m,) each
@@ -128,7 +128,7 @@ def edge_weights(edges: Tensor, communities: Tensor, strength: Tensor) -> Tensor
     Raises:
         TypeError, ValueError: an index out of range, wrong dtype.
     """
-    _check_edges(edges, len(communities))
+    check_edges(edges, len(communities))
     check_embeddings(ndim=1, strength=strength)
     check_labels(communities, len(communities), name="communities", num_classes=len(strength))
     tail, head = communities[edges]
@@ -273,15 +273,6 @@ def team_up(
     return (losses[0] + losses[1]) / 2
 
 
-def gcn_matrix(edges: Tensor, n: int) -> Tensor:
-    r"""``(n, n)`` propagation :math:`D^{-1/2}(A + I)D^{-1/2}`; row i gathers what points to i, at least itself."""
-    _check_edges(edges, n, minimum=0)
-    a = torch.eye(n, device=edges.device)
-    a[edges[1], edges[0]] = 1.0
-    degree = a.sum(1)
-    return a / (degree[:, None] * degree[None, :]).sqrt()
-
-
 class GCN(nn.Module):
     """Two graph convolutions, ``(n, f)`` attributes to ``(n, d)`` features; the first layer is twice as wide."""
 
@@ -367,10 +358,3 @@ def _min_max(x: Tensor) -> Tensor:
     """To [0, 1]; all 1 where there is nothing to tell apart."""
     spread = x.max() - x.min()
     return (x - x.min()) / spread if spread > 0 else torch.ones_like(x)
-
-
-def _check_edges(edges: Tensor, n: int, minimum: int = 1) -> None:
-    if not isinstance(edges, Tensor) or edges.ndim != 2 or len(edges) != 2 or edges.shape[1] < minimum:
-        came = tuple(edges.shape) if isinstance(edges, Tensor) else type(edges).__name__
-        raise ValueError(f"edges: expected shape (2, m) with m at least {minimum}, got {came}")
-    check_labels(edges.flatten(), edges.numel(), name="edges", num_classes=n)

@@ -50,6 +50,7 @@ from ..core.checks import (
     check_same_width,
 )
 from ..core.contrast import softmax_contrast
+from ..core.ranking import bpr
 from ..core.similarity import cosine_similarity, self_mask
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -60,7 +61,6 @@ __all__ = [
     "LightGCLTerms",
     "LowRank",
     "Sides",
-    "bpr",
     "draw_unseen",
     "drop_edges",
     "inner_product_contrast",
@@ -280,12 +280,6 @@ def layerwise_contrast(
             total = total + softmax_contrast(logits, self_mask(len(ids), logits.device), reduction=reduction)
         sides.append(total)
     return Sides(*sides)
-
-
-def bpr(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
-    """Mean of the negative log-sigmoid of score(met item) minus score(unseen item); rows ``(B, d)`` belong together."""
-    check_embeddings(users=users, positives=positives, negatives=negatives)
-    return -F.logsigmoid((users * (positives - negatives)).sum(1)).mean()
 
 
 def lightgcl(

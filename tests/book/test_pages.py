@@ -245,7 +245,7 @@ def test_print_shows_the_text_and_not_the_furniture(visit: Visit) -> None:
           const seen = s => [...document.querySelectorAll(s)].some(e => e.getClientRects().length > 0);
           return {
             furniture: ['.bd-sidebar-primary', '.bd-header', '.search-button', '.theme-switch-button'].filter(seen),
-            text: seen('h1') && seen('main p'),
+            text: seen('h1, main h2, main p'),
             frames: [...document.querySelectorAll('.cl-frames')]
               .map(f => [...f.querySelectorAll('img, svg')].filter(e => e.getClientRects().length > 0).length),
           };
