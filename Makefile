@@ -24,7 +24,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint format unit nbval browser chapters evidence bench address lock clean
+.PHONY: help book test lint format unit nbval browser chapters evidence bench colab address lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
@@ -109,6 +109,15 @@ bench: $(PEERS)/.ready ## measure time and memory beside other libraries and wri
 	@OMP_NUM_THREADS=1 PYTHONPATH=$(PEERS) $(PY) benchmarks/measure.py
 	@$(PY) benchmarks/page.py
 
+.colab/.ready: tools/colab_requirements.txt
+	@echo "Making .colab, an environment with what Colab has (a few minutes, only now) ..."
+	@rm -rf .colab && "$(PYTHON)" -m venv .colab && .colab/bin/python -m pip install --quiet -r tools/colab_requirements.txt || { \
+	  echo "Making .colab failed (see above). Is a package registry reachable?"; exit 1; }
+	@touch $@
+
+colab: $(READY) .colab/.ready ## run chapters as Colab would, with the lowest versions we claim (ONLY=... for one)
+	@$(PY) tools/try_colab.py $(ONLY)
+
 address: $(READY) ## set the public address everywhere (URL=https://github.com/owner/name)
 	@test -n "$(URL)" || { echo "Say which: make address URL=https://github.com/owner/name"; exit 1; }
 	@$(PY) tools/address.py "$(URL)"
@@ -118,5 +127,5 @@ lock: $(READY) ## write requirements.txt again from what is installed in .venv
 	@touch $(READY)
 
 clean: ## remove everything that make has made, .venv included
-	rm -rf $(VENV) $(PEERS) _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md
+	rm -rf $(VENV) $(PEERS) .colab _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

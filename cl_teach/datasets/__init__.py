@@ -6,6 +6,7 @@
 | `cifar10` | 50,000 + 10,000 photographs, 32x32 color | a folder, or torchvision's download |
 | `digits` | 1,442 + 355 handwritten digits, 8x8 gray | scikit-learn |
 | `sprites` | drawn objects with independent factors | generated |
+| `sprite_captions`, `abstract_sentences` | what a sprite shows, in words, and what nobody can see | generated |
 | `gaussian_views` | feature vectors of two views with known moments | generated |
 | `heart_beats` | windows of heartbeats, with their trial and patient | generated |
 | `interactions` | users and the items they liked, with spurious ones | generated |
@@ -18,6 +19,7 @@
 | `long_tailed`, `noisy_labels` | any labeled set with rare classes, or with wrong labels | made from another set |
 """
 
+from .captions import abstract_sentences, sprite_captions
 from .cifar import cifar10
 from .common import ImageSet
 from .digits import digits
@@ -52,7 +54,9 @@ __all__ = [
     "long_tailed",
     "noisy_labels",
     "Preferences",
+    "abstract_sentences",
     "planted_preferences",
+    "sprite_captions",
     "attributed_interactions",
     "item_bundles",
     "paper_network",

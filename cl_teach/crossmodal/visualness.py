@@ -1,0 +1,295 @@
+r"""TIP-CLIP: Learning the Visualness of Text Using Large Vision-Language Models. Gaurav Verma, Ryan A. Rossi,
+Christopher Tensmeyer, Jiuxiang Gu, Ani Nenkova; EMNLP 2023; https://arxiv.org/abs/2305.10434.
+
+N texts T, of which the set V evokes a picture and has one, I; the M others are all paired with the same NULL image,
+random pixels drawn once:
+
+.. math::
+    X_m &= I_m \text{ for } m\in V, \quad I_{null} \text{ else}, \\
+    L &= -\frac1{2N}\sum_j\log\frac{e^{s\langle X_j,T_j\rangle}}{\sum_k e^{s\langle X_j,T_k\rangle}}
+         -\frac1{2N}\sum_j\log\frac{e^{s\langle X_j,T_j\rangle}}{\sum_k e^{s\langle X_k,T_j\rangle}}, \qquad
+    S(T) = 1 - \langle I_{null}, T\rangle .
+
+A text is called visual where its visualness S exceeds a threshold; no image is needed then.
+
+What changes and why: CLIP assumes that every text has an image and cannot say of a text alone whether it has one. Here
+the texts without a picture gather at one known place. The visual texts keep their own images as targets, so the space
+stays good for retrieval; giving all of *them* one common image separates the two kinds as well, but forgets who belongs
+to whom.
+
+The loss has a floor that no training removes: the M equal rows share their texts evenly at best, and each text without
+a picture finds M equal columns. Either direction is at least :math:`\frac MN\log M` (`loss_floor`).
+
+Paper versus code. No author code was found; the source is the paper, and the second half of its equation, which was cut
+off in our copy, follows from the factor 1/(2N) and from CLIP. (1) Literal: NULL enters a softmax M times, the
+targets stay on the diagonal; taking it once would weaken how strongly NULL pushes visual texts away. (2) NULL is
+embedded anew at each step and gets gradient; a cached embedding would go stale. (3) Images of non-visual items do not
+enter at all, not even as negatives. (4) S uses the cosine, not the logit; its threshold belongs to one run and is
+chosen on validation data (`best_threshold`). (5) Batch size and sampling are not given in the paper. (6) Chosen here:
+small towers of any kind, one learned scale, kept below 100 as in CLIP.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core.checks import (
+    check_embeddings,
+    check_in_range,
+    check_mask,
+    check_positive,
+    check_same_shape,
+    check_same_width,
+)
+from ..core.contrast import softmax_contrast
+from ..core.similarity import cosine_similarity, normalize, self_mask
+
+__all__ = [
+    "Mined",
+    "NullTerms",
+    "TIPCLIP",
+    "best_threshold",
+    "draw_null_image",
+    "loss_floor",
+    "macro_f1",
+    "majority_label",
+    "mine_sentences",
+    "tip_clip",
+    "tip_clip_terms",
+    "visualness",
+    "with_null",
+]
+
+
+class NullTerms(NamedTuple):
+    """The two directions, each a mean over the N items and at least M / N log M.
+
+    Attributes:
+        image_to_text: scalar, softmax over texts.
+        text_to_image: scalar, softmax over images and copies of NULL.
+    """
+
+    image_to_text: Tensor
+    text_to_image: Tensor
+
+
+class Mined(NamedTuple):
+    """Sentences of one page: ``kept (S,)`` and ``is_visual (S,)`` boolean, best ``image (S,)`` int64."""
+
+    kept: Tensor
+    is_visual: Tensor
+    image: Tensor
+
+
+def with_null(image: Tensor, null_image: Tensor, is_visual: Tensor) -> Tensor:
+    """The rows X of the loss: each item's own image, or NULL.
+
+    Args:
+        image: ``(N, d)``; rows of non-visual items are ignored.
+        null_image: ``(d,)``.
+        is_visual: ``(N,)`` boolean.
+
+    Returns:
+        ``(N, d)``.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: shapes do not fit, NaN.
+    """
+    check_embeddings(image=image)
+    check_embeddings(null_image=null_image, ndim=1)
+    check_same_width(image=image, null_image=null_image)
+    check_mask(is_visual, (len(image),), name="is_visual")
+    return torch.where(is_visual[:, None], image, null_image)
+
+
+def tip_clip_terms(
+    image: Tensor, text: Tensor, null_image: Tensor, is_visual: Tensor, log_scale: float | Tensor
+) -> NullTerms:
+    """Both directions of the loss; arguments and errors as in `tip_clip`."""
+    check_embeddings(text=text)
+    rows = with_null(image, null_image, is_visual)
+    check_same_shape(image=rows, text=text)
+    log_scale = torch.as_tensor(log_scale, dtype=text.dtype, device=text.device)
+    check_embeddings(ndim=0, log_scale=log_scale)
+    logits = log_scale.exp() * cosine_similarity(rows, text)  # (N, N), M equal rows
+    own = self_mask(len(text), text.device)
+    return NullTerms(softmax_contrast(logits, own), softmax_contrast(logits.mT, own))
+
+
+def tip_clip(image: Tensor, text: Tensor, null_image: Tensor, is_visual: Tensor, log_scale: float | Tensor) -> Tensor:
+    """The CLIP loss in which every non-visual text has the NULL image.
+
+    Args:
+        image: ``(N, d)`` image embeddings, any scale; rows of non-visual items are ignored.
+        text: ``(N, d)`` text embeddings, row i belongs to image i.
+        null_image: ``(d,)`` embedding of the NULL image.
+        is_visual: ``(N,)`` boolean.
+        log_scale: logarithm of 1 / temperature, a number or a 0-d tensor; not clamped here.
+
+    Returns:
+        Scalar; with all items visual the CLIP loss.
+
+    Raises:
+        TypeError: wrong dtype.
+        ValueError: shapes do not fit, NaN.
+
+    Source: Verma et al. (2023), equation 1.
+    """
+    terms = tip_clip_terms(image, text, null_image, is_visual, log_scale)
+    return (terms.image_to_text + terms.text_to_image) / 2
+
+
+def loss_floor(is_visual: Tensor) -> float:
+    """M / N log M, below which neither direction of the loss can fall; ``is_visual (N,)`` boolean."""
+    check_mask(is_visual, (len(is_visual),), name="is_visual")
+    without = int((~is_visual).sum())
+    return without / len(is_visual) * math.log(without) if without else 0.0
+
+
+def visualness(text: Tensor, null_image: Tensor) -> Tensor:
+    """``(N,)`` scores in [0, 2] of texts ``(N, d)``: 1 - cosine with NULL ``(d,)``.
+
+    Raises:
+        TypeError: not floating tensors.
+        ValueError: shapes do not fit, NaN.
+
+    Source: Verma et al. (2023).
+    """
+    check_embeddings(text=text)
+    check_embeddings(null_image=null_image, ndim=1)
+    check_same_width(text=text, null_image=null_image)
+    return 1 - normalize(text) @ normalize(null_image)
+
+
+def mine_sentences(similarity: Tensor, visual_above: float = 0.35, abstract_below: float = 0.18) -> Mined:
+    """Label the sentences of a page by an untuned CLIP: near one of its images, far from all of them, or left out.
+
+    Args:
+        similarity: ``(S, P)`` cosines of sentences and images of one page.
+        visual_above: a sentence whose best cosine exceeds it is visual and gets that image.
+        abstract_below: a sentence all of whose cosines stay below it is not.
+
+    Returns:
+        Which sentences are kept, which of them are visual, and the best image of each.
+
+    Raises:
+        TypeError: not a floating tensor.
+        ValueError: not two-dimensional, NaN, thresholds crossed.
+
+    Source: Verma et al. (2023).
+    """
+    check_embeddings(similarity=similarity)
+    check_in_range(abstract_below, 1, visual_above=visual_above)
+    best, image = similarity.max(1)
+    is_visual = best > visual_above
+    return Mined(is_visual | (best < abstract_below), is_visual, image)
+
+
+def majority_label(ratings: Tensor, needed: int = 5) -> tuple[Tensor, Tensor]:
+    """Labels of people: ``ratings (S, raters)`` from 1 to 7 to ``kept (S,)`` and ``is_visual (S,)``.
+
+    Visual if at least ``needed`` raters chose 5, 6 or 7; not visual if as many chose 1, 2 or 3; else left out.
+
+    Raises:
+        ValueError: a rating outside 1 to 7, ``needed`` no majority.
+    """
+    check_in_range(1, 7, ratings=ratings)
+    check_in_range(ratings.shape[1] // 2 + 1, ratings.shape[1], needed=needed)
+    is_visual = (ratings >= 5).sum(1) >= needed
+    return is_visual | ((ratings <= 3).sum(1) >= needed), is_visual
+
+
+def macro_f1(scores: Tensor, is_visual: Tensor, threshold: float) -> float:
+    """Mean of the F1 of both classes, where scores ``(N,)`` above the threshold are called visual."""
+    check_embeddings(scores=scores, ndim=1)
+    check_mask(is_visual, tuple(scores.shape), name="is_visual")
+    called = scores > threshold
+    parts = []
+    for truth, guess in ((is_visual, called), (~is_visual, ~called)):
+        both = int(truth.sum() + guess.sum())
+        parts.append(2 * int((truth & guess).sum()) / both if both else 0.0)
+    return sum(parts) / 2
+
+
+def best_threshold(scores: Tensor, is_visual: Tensor) -> float:
+    """The threshold of the highest `macro_f1` on validation data, halfway between two neighboring scores."""
+    check_embeddings(scores=scores, ndim=1)
+    ordered = scores.unique()  # sorted
+    middle = torch.cat([ordered[:1] - 1e-6, (ordered[:-1] + ordered[1:]) / 2])
+    return max(middle.tolist(), key=lambda threshold: macro_f1(scores, is_visual, threshold))
+
+
+def draw_null_image(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
+    """Uniformly random pixels of a shape such as ``(3, 16, 16)``; drawn once and kept."""
+    return torch.rand(shape, generator=generator)
+
+
+class TIPCLIP(nn.Module):
+    """Two towers, the NULL image, a learned scale, and one training step."""
+
+    null_image: Tensor
+
+    def __init__(self, image_tower: nn.Module, text_tower: nn.Module, null_image: Tensor, scale: float = 1 / 0.07):
+        """Take any towers with outputs of one width.
+
+        Args:
+            image_tower: images ``(N, ...)`` to embeddings ``(N, d)``. NULL goes through it in a batch of its own, so it
+                should have no batch normalization.
+            text_tower: texts to embeddings ``(N, d)``.
+            null_image: one image, see `draw_null_image`.
+            scale: first value of 1 / temperature.
+
+        Raises:
+            ValueError: ``scale`` not positive.
+        """
+        super().__init__()
+        check_positive(scale=scale)
+        self.image_tower, self.text_tower = image_tower, text_tower
+        self.register_buffer("null_image", null_image)
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    @property
+    def null_embedding(self) -> Tensor:
+        """``(d,)`` with the current weights; in training it carries gradient."""
+        return self.image_tower(self.null_image[None])[0]
+
+    def forward(self, images: Tensor, texts: Tensor, is_visual: Tensor) -> Tensor:
+        """The loss of a batch: texts ``(N, ...)``, and images ``(V, ...)`` of the visual items only, in their order.
+
+        Raises:
+            ValueError: as many images as visual items are needed.
+        """
+        text, null = self.text_tower(texts), self.null_embedding
+        check_mask(is_visual, (len(text),), name="is_visual")
+        if len(images) != int(is_visual.sum()):
+            raise ValueError(f"images: expected one for each of {int(is_visual.sum())} visual items, got {len(images)}")
+        rows = torch.zeros_like(text)
+        if len(images):
+            rows = rows.index_put((is_visual.nonzero()[:, 0],), self.image_tower(images))
+        return tip_clip(rows, text, null, is_visual, self.log_scale)
+
+    def step(self, images: Tensor, texts: Tensor, is_visual: Tensor, optimizer: torch.optim.Optimizer) -> float:
+        """One step of either stage: the mined corpus first, the sentences labeled by people second."""
+        self.train()
+        loss = self(images, texts, is_visual)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        with torch.no_grad():
+            self.log_scale.clamp_(0, math.log(100))
+        return loss.item()
+
+    @torch.no_grad()
+    def score(self, texts: Tensor) -> Tensor:
+        """``(N,)`` visualness of texts; no image is looked at except NULL."""
+        return visualness(self.text_tower(texts), self.null_embedding)
+
+    @torch.no_grad()
+    def similarity(self, texts: Tensor, images: Tensor) -> Tensor:
+        """``(texts, images)`` cosines, for retrieval."""
+        return cosine_similarity(self.text_tower(texts), self.image_tower(images))
