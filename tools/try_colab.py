@@ -19,7 +19,6 @@ from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-PYTHON = ROOT / ".colab" / "bin" / "python"
 FIRST_CELL_SECONDS = 20
 
 # What runs inside the environment: nothing of ours can be imported there before the first cell.
@@ -40,9 +39,9 @@ def run(*command: str | Path, **options: object) -> subprocess.CompletedProcess[
     return subprocess.run([str(c) for c in command], capture_output=True, text=True, **options)  # type: ignore[call-overload]
 
 
-def torch_version() -> str:
+def torch_version(python: Path) -> str:
     """The version of torch in the environment."""
-    return run(PYTHON, "-c", "import torch; print(torch.__version__)", cwd="/").stdout.strip()
+    return run(python, "-c", "import torch; print(torch.__version__)", cwd="/").stdout.strip()
 
 
 def first_cell_seconds(notebook: Path) -> float:
@@ -57,10 +56,10 @@ def first_cell_seconds(notebook: Path) -> float:
     return (end - begin).total_seconds()
 
 
-def try_chapter(source: Path, address: str) -> str | None:
+def try_chapter(python: Path, source: Path, address: str) -> str | None:
     """Run one chapter; returns what went wrong, or None."""
-    run(PYTHON, "-m", "pip", "uninstall", "--yes", "cl-teach", cwd="/")
-    before = torch_version()
+    run(python, "-m", "pip", "uninstall", "--yes", "cl-teach", cwd="/")
+    before = torch_version(python)
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
     environment |= {"OMP_NUM_THREADS": "2", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with tempfile.TemporaryDirectory() as folder:
@@ -72,7 +71,7 @@ def try_chapter(source: Path, address: str) -> str | None:
             return "its first cell does not install from the public address"
         copy.write_text(text, encoding="utf-8")
         start = time.perf_counter()
-        result = run(PYTHON, "-c", RUN, copy, cwd=folder, env=environment)
+        result = run(python, "-c", RUN, copy, cwd=folder, env=environment)
         seconds = time.perf_counter() - start
         if result.returncode:
             return f"failed after {seconds:.0f} s:\n{result.stderr[-3000:]}"
@@ -80,8 +79,8 @@ def try_chapter(source: Path, address: str) -> str | None:
     print(f"  {seconds:.0f} s, of which the first cell {first:.0f} s")
     if first > FIRST_CELL_SECONDS:
         return f"the first cell took {first:.0f} s, more than {FIRST_CELL_SECONDS}"
-    if torch_version() != before:
-        return f"torch was {before} and is {torch_version()}"
+    if torch_version(python) != before:
+        return f"torch was {before} and is {torch_version(python)}"
     return None
 
 
@@ -89,7 +88,9 @@ def main() -> int:
     """Try all chapters, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("only", nargs="*", help="e.g. 1_foundations/01_learning_by_comparison")
+    parser.add_argument("--python", type=Path, default=ROOT / ".colab" / "bin" / "python", help="the environment")
     options = parser.parse_args()
+    python = options.python
     chapters = sorted((ROOT / "chapters").glob("*/*.ipynb"))
     if options.only:
         chapters = [ROOT / "chapters" / f"{name.removesuffix('.ipynb')}.ipynb" for name in options.only]
@@ -100,10 +101,10 @@ def main() -> int:
         for chapter in chapters:
             name = str(chapter.relative_to(ROOT / "chapters"))
             print(name, flush=True)
-            if problem := try_chapter(chapter, f"file://{bare}"):
+            if problem := try_chapter(python, chapter, f"file://{bare}"):
                 failed.append(name)
                 print(f"  {problem}", flush=True)
-    print(f"{len(chapters) - len(failed)} of {len(chapters)} chapters run with torch {torch_version()}")
+    print(f"{len(chapters) - len(failed)} of {len(chapters)} chapters run with torch {torch_version(python)}")
     return 1 if failed else 0
 
 
