@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint format unit nbval browser chapters evidence bench colab colab-image links archive workflows report address lock clean
+.PHONY: help book test lint format unit nbval browser chapters evidence bench colab colab-image links archive workflows report assignments address lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
@@ -121,6 +121,9 @@ colab: $(READY) .colab/.ready ## run chapters as Colab would, with the lowest ve
 
 colab-image: ## the same inside Colab's own container image, with the Python that is there
 	@python3 tools/try_colab.py --python "$$(command -v python3)" $(ONLY)
+
+assignments: $(READY) ## make the graded assignments from their masters: student versions, autograders, solutions
+	@$(PY) tools/make_assignments.py
 
 # --- publishing: what the workflows in .github call ---------------------------------------------------------------------
 

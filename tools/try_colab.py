@@ -61,7 +61,7 @@ def try_chapter(python: Path, source: Path, address: str) -> str | None:
     run(python, "-m", "pip", "uninstall", "--yes", "cl-teach", cwd="/")
     before = torch_version(python)
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment |= {"OMP_NUM_THREADS": "2", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
+    environment |= {"OMP_NUM_THREADS": "2", "OMP_WAIT_POLICY": "PASSIVE", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / source.name
         text = re.sub(
