@@ -36,8 +36,8 @@ MAP_INTRODUCTION = """\
 All {methods} methods of the survey, in the order of the book. *Found* is what this project measured: whether
 the method's central claim held in a paired experiment over several seeds (see [the evidence](evidence.md)).
 "Not yet measured" means just that. A method's name links to its section as soon as there is one; the column
-*code* names the file in `cl_teach` once it is written, and links the authors' own code where it was found.
-{done}
+*code* links the file in `cl_teach`, the authors' own code where it was found, and the golden numbers that ours is
+compared with. {done}
 """
 
 EVIDENCE_INTRODUCTION = """\
@@ -272,6 +272,7 @@ def totals(rows: Sequence[Status]) -> str:
 def survey_map(rows: Sequence[Status], root: Path | None = None) -> str:
     """The survey map as a MyST page; it cites every entry of the bibliography."""
     written = sum(row.module for row in rows)
+    address = _address(root)
     done = f"So far {written} of {len(rows)} are implemented."
     lines = [GENERATED, "", "# The survey map", "", MAP_INTRODUCTION.format(methods=len(rows), done=done)]
     for part in parts():
@@ -280,9 +281,9 @@ def survey_map(rows: Sequence[Status], root: Path | None = None) -> str:
             lines += [
                 f"## Part {part.number}: {part.name}",
                 "",
-                "| method | paper | data | code | found |",
-                "| --- | --- | --- | --- | --- |",
-                *(_map_row(row) for row in chosen),
+                "| method | year | paper | data | code | found |",
+                "| --- | --- | --- | --- | --- | --- |",
+                *(_map_row(row, address) for row in chosen),
                 "",
             ]
     own = {row.method.cite for row in rows}
@@ -293,7 +294,15 @@ def survey_map(rows: Sequence[Status], root: Path | None = None) -> str:
     return "\n".join(lines)
 
 
-def _map_row(row: Status) -> str:
+def _address(root: Path | None) -> str:
+    """The public address of the repository, or nothing outside a checkout."""
+    file = (root or Path()) / "pyproject.toml"
+    if not file.is_file():
+        return ""
+    return tomllib.loads(file.read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+
+
+def _map_row(row: Status, address: str) -> str:
     method = row.method
     name = _cell(method.name)
     if row.anchor:
@@ -303,12 +312,18 @@ def _map_row(row: Status) -> str:
         paper += f", [arXiv](https://arxiv.org/abs/{method.arxiv})"
     file = method.module.split(".", 1)[1].replace(".", "/") + ".py"
     breakable = re.sub(r"([/_])", r"\1<wbr>", file)  # a long file name breaks where a reader would
-    code = [f'<code class="docutils literal">{breakable}</code>'] if row.module else []
+    source = f'<code class="docutils literal">{breakable}</code>'
+    if address and row.module:
+        source = f'<a href="{address}/blob/main/cl_teach/{file}">{source}</a>'
+    code = [source] if row.module else []
     repository, _, commit = method.official_code.partition("@")
     if repository:
         code.append(f"[authors'](https://github.com/{repository}/tree/{commit})")
+    if address and row.golden_cases:
+        code.append(f"[golden numbers]({address}/blob/main/tests/golden/data/{method.slug}.json)")
     cells = [
         name,
+        str(method.year),
         paper,
         ", ".join(method.modality),
         "<br>".join(code) or "–",

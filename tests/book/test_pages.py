@@ -296,6 +296,60 @@ def test_nothing_sticks_out_on_a_phone(visit: Visit) -> None:
     assert sticking == []
 
 
+def rows_shown(page: Any) -> int:
+    return page.evaluate(
+        "() => [...document.querySelectorAll('tbody tr')].filter(r => r.getClientRects().length).length"
+    )
+
+
+def test_the_survey_map_can_be_filtered_by_part_year_data_and_finding(browser: Any, server: str, html: Path) -> None:
+    opened = open_page(browser, server, "book/survey_map.html")
+    page = opened.page
+    every = rows_shown(page)
+    assert every == 52
+    for name in ("part", "year", "data", "found"):
+        select = page.locator(f".cl-filters select[name={name}]")
+        values = select.evaluate("s => [...s.options].map(o => o.value)")
+        assert len(values) >= 3, name
+        counts = []
+        for value in values[1:]:
+            select.select_option(value)
+            counts.append(rows_shown(page))
+            assert f"{counts[-1]} of 52" in page.locator(".cl-filters output").inner_text()
+        select.select_option("")
+        assert all(0 < count < every for count in counts), name
+        assert sum(counts) == every if name in ("part", "year") else sum(counts) >= every
+    page.locator(".cl-filters select[name=part]").select_option(index=1)
+    page.locator(".cl-filters select[name=found]").select_option("holds")
+    assert 0 < rows_shown(page) < 52
+    assert opened.console == []
+    page.context.close()
+
+
+def test_evidence_can_be_sorted_by_keyboard_and_filtered(browser: Any, server: str, html: Path) -> None:
+    opened = open_page(browser, server, "book/evidence.html")
+    page = opened.page
+    head = page.locator("button.cl-sort", has_text="difference").first
+    head.focus()
+    read = """b => [...b.closest('table').tBodies[0].rows]
+      .map(r => parseFloat(r.cells[2].textContent.replace('\u2212', '-')))"""
+    page.keyboard.press("Enter")
+    assert head.evaluate("b => b.closest('th').getAttribute('aria-sort')") == "ascending"
+    values = head.evaluate(read)
+    assert values == sorted(values) and len(values) > 2
+    page.keyboard.press("Enter")
+    assert head.evaluate(read) == sorted(values, reverse=True)
+    every = rows_shown(page)
+    page.locator(".cl-filters select[name=found]").select_option("opposite")
+    assert 0 < rows_shown(page) < every
+    verdicts = page.evaluate(
+        """() => [...document.querySelectorAll('tbody tr')]
+          .filter(r => r.getClientRects().length).map(r => r.cells[3].textContent.trim())"""
+    )
+    assert set(verdicts) == {"opposite"}
+    page.context.close()
+
+
 @pytest.mark.parametrize("word", ["contrastive", "temperature"])
 @pytest.mark.parametrize("how", ["served", "disk"])
 def test_search_finds_a_word(how: str, word: str, browser: Any, server: str, html: Path) -> None:
