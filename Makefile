@@ -33,7 +33,7 @@ help: ## this list
 
 # --- set-up: once, and again when the requirements change -------------------------------------------------------------
 
-$(READY): requirements.txt pyproject.toml
+$(READY): requirements.txt pyproject.toml | room
 	@"$(PYTHON)" --version >/dev/null 2>&1 || { \
 	  echo "This book needs Python 3.11 or newer, and there is no '$(PYTHON)' that runs."; \
 	  echo "Install Python 3.11 and call make again, or name another one: make PYTHON=/path/to/python3.11 ..."; exit 1; }
@@ -49,9 +49,16 @@ $(READY): requirements.txt pyproject.toml
 	@PYTHONWARNINGS=ignore $(PY) -m pip install -qq --no-deps --no-build-isolation --editable .
 	@touch $(READY)
 
+# Called first by what writes: better one sentence now than a traceback in the middle.
+.PHONY: room
+room:
+	@{ head -c 50000000 /dev/zero > .room && rm -f .room; } 2>/dev/null || { rm -f .room 2>/dev/null; \
+	  echo "Cannot write 50 MB into $(CURDIR): the folder is read-only or the disk is full."; \
+	  echo "Make room, or copy the project to a folder of your own, and call make again."; exit 1; }
+
 # --- the book ---------------------------------------------------------------------------------------------------------
 
-book: $(READY) ## build the HTML book from the stored outputs
+book: room $(READY) ## build the HTML book from the stored outputs
 	@$(PY) -m cl_teach.survey --write
 	@rm -rf _build/html
 	@$(BIN)/jupyter-book build . --toc book/_toc.yml -n -W --keep-going
@@ -59,7 +66,7 @@ book: $(READY) ## build the HTML book from the stored outputs
 
 # --- the tests, cheapest first; the last line is pytest's summary ------------------------------------------------------
 
-test: $(READY) ## run everything: lint, unit, golden and chapter tests, the book and its browser tests
+test: room $(READY) ## run everything: lint, unit, golden and chapter tests, the book and its browser tests
 	@$(MAKE) lint
 	@$(MAKE) unit
 	@$(MAKE) nbval
@@ -89,10 +96,10 @@ browser: $(READY) ## look at every built page in a browser
 
 # --- making what is stored --------------------------------------------------------------------------------------------
 
-chapters: $(READY) ## execute all chapters and store their outputs (ONLY=1_foundations/01_learning_by_comparison for one)
+chapters: room $(READY) ## execute all chapters and store their outputs (ONLY=1_foundations/01_learning_by_comparison for one)
 	@$(PY) tools/execute_chapters.py --jobs $(JOBS) $(ONLY)
 
-evidence: $(READY) ## run the longer experiments and write data/evidence (ONLY=slug for one)
+evidence: room $(READY) ## run the longer experiments and write data/evidence (ONLY=slug for one)
 	@test -z "$(ONLY)" || test -f "experiments/$(ONLY).py" || { \
 	  echo "There is no experiment experiments/$(ONLY).py. There are: $(notdir $(basename $(wildcard experiments/[a-z]*.py)))"; exit 1; }
 	@for file in $(if $(ONLY),experiments/$(ONLY).py,$(wildcard experiments/*.py)); do \
