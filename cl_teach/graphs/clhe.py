@@ -1,0 +1,349 @@
+r"""CLHE: Leveraging Multimodal Features and Item-level User Feedback for Bundle Construction. Yunshan Ma, Xiaohao Liu,
+Yinwei Wei, Zhulin Tao, Xiang Wang, Tat-Seng Chua; WSDM 2024; https://arxiv.org/abs/2310.18770.
+
+Which items complete a bundle of which a few are given? An item has three descriptions, rows of a stack
+:math:`F_i`: content and text (through small networks, added), a free id, and a vector from user feedback, for which the
+first stands in where there is none. With :math:`\hat F_i` of unit rows, attention without values fuses them,
+
+.. math::
+    v_i = \frac1M\sum_{a,b}\mathrm{softmax}_b\Big(\frac{(W_q\hat F_{ia})^\top(W_k\hat F_{ib})}{\sqrt d}\Big)\hat F_{ib},
+
+and attention of the same kind fuses the layer-normalized items of a bundle B to :math:`r_B`. A second item encoder
+gives :math:`u_i`, and with all n items scored by :math:`\hat y_{Bi} = \langle r_B, u_i\rangle`,
+
+.. math::
+    L = \overline{-\tfrac1{|B|}\textstyle\sum_{i\in B}\log\mathrm{softmax}_i(\hat y_B)}
+      + \alpha_1 L_{con}(v', v''; \tau_1) + \alpha_2 L_{con}(r_B, r_{B'}; \tau_2), \qquad
+    L_{con}(A, C; \tau) = \overline{-\log\frac{e^{\cos(A_k, C_k)/\tau}}{\sum_l e^{\cos(A_k, C_l)/\tau}}},
+
+where :math:`v', v''` are two encodings of an item with descriptions dropped at random, and :math:`B'` a part of B.
+
+What changes and why: bundles are few, many items are in none, and descriptions are missing. The item contrast asks for
+a vector that survives the loss of a description, the bundle contrast for one that a few items suffice to find.
+
+Paper versus code. (1) The equations follow the released code; those of the paper were not read. (2) The bundle
+encoder's attention is never trained there: its layers sit in a plain list, so that no optimizer and no checkpoint sees
+them. Here they are parameters, as evidently meant. (3) The code masks the part B' with the mask of the full bundle:
+every item left out becomes a visible copy of item 0. Here the part has its own mask; `released_part` is the other. (4)
+The reconstruction hides nothing: the input is the target. (5) A dropped description stays in the attention as a zero
+row, which takes a share of the softmax. (6) A part keeps min(round(ratio |B| + 0.5), |B| - 1) items, and here at least
+one. (7) One direction only, no stop-gradient. (8) In a generated world (`item_bundles`, noise 2, six seeds) the item
+contrast makes vectors survive the loss of any description in every seed, and style precision without feedback gains
+0.07 on average. The bundle contrast gains 0.05 where one item is given and nothing clear where three are, in some seeds
+nothing at all; it makes vectors lean on the id, and precision without feedback *loses* 0.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ..core.checks import (
+    check_batch,
+    check_choice,
+    check_embeddings,
+    check_in_range,
+    check_labels,
+    check_mask,
+    check_positive,
+    check_same_shape,
+)
+from ..core.contrast import softmax_contrast
+from ..core.similarity import cosine_similarity, normalize, self_mask
+from ..models.encoders import MLP
+
+__all__ = [
+    "CLHE",
+    "BundleEncoder",
+    "CLHETerms",
+    "Descriptions",
+    "StackEncoder",
+    "clhe_terms",
+    "drop_descriptions",
+    "one_way_contrast",
+    "pad_bundles",
+    "part_of",
+    "perturb",
+    "released_part",
+]
+
+
+class CLHETerms(NamedTuple):
+    """The weighted ``loss``, its three parts, scalars; ``vectors (B, d)`` of the bundles, ``scores (B, n)``."""
+
+    loss: Tensor
+    reconstruction: Tensor
+    items: Tensor
+    bundles: Tensor
+    vectors: Tensor
+    scores: Tensor
+
+
+def one_way_contrast(anchors: Tensor, candidates: Tensor, temperature: float, *, reduction: str = "mean") -> Tensor:
+    """Each anchor ``(K, d)`` finds its own row among all candidates ``(K, d)``, by cosine; 0 for a single row.
+
+    Raises:
+        TypeError, ValueError: not floating, shapes differ, NaN, temperature not positive.
+    """
+    check_embeddings(anchors=anchors, candidates=candidates)
+    check_same_shape(anchors=anchors, candidates=candidates)
+    check_positive(temperature=temperature)
+    logits = cosine_similarity(anchors, candidates) / temperature  # (K, K)
+    return softmax_contrast(logits, self_mask(len(logits), logits.device), reduction=reduction)
+
+
+def pad_bundles(bundles: Sequence[Tensor], n: int) -> tuple[Tensor, Tensor]:
+    """Bundles of different sizes as one table of item ids (0 in the padding), ``(B, L)``, and its boolean mask.
+
+    Raises:
+        TypeError, ValueError: no bundle, an empty one, ids not integers in 0 to n - 1.
+    """
+    check_batch(min((len(bundle) for bundle in bundles), default=0), 1, name="bundles", why="in each")
+    every = torch.cat(list(bundles))
+    check_labels(every, len(every), name="bundles", num_classes=n)
+    ids = nn.utils.rnn.pad_sequence(list(bundles), batch_first=True)
+    sizes = torch.tensor([len(bundle) for bundle in bundles], device=ids.device)
+    return ids, torch.arange(ids.shape[1], device=ids.device)[None, :] < sizes[:, None]
+
+
+def part_of(bundle: Tensor, ratio: float, *, fill: int = 0, generator: torch.Generator | None = None) -> Tensor:
+    """A random part of a bundle in random order, filled up to its size with random ids below ``fill`` (0: not filled).
+
+    Keeps min(round(ratio * size + 0.5), size - 1) items of ``(size,)``, at least one.
+
+    Raises:
+        TypeError, ValueError: not integers, an empty bundle, a ratio outside [0, 1], ``fill`` negative.
+    """
+    check_labels(bundle, len(bundle), name="bundle")
+    check_in_range(0, 1, ratio=ratio)
+    check_in_range(0, math.inf, fill=fill)
+    check_batch(len(bundle), 1, name="bundle", why="to keep one")
+    size = max(min(round(ratio * len(bundle) + 0.5), len(bundle) - 1), 1)
+    kept = bundle[torch.randperm(len(bundle), generator=generator)[:size].to(bundle.device)]
+    if not fill:
+        return kept
+    return torch.cat([kept, torch.randint(fill, (len(bundle) - size,), generator=generator).to(bundle)])
+
+
+def released_part(bundle: Tensor, kept: Tensor) -> Tensor:
+    """What the released code sees of a part: the kept items, and item 0 in place of each that was left out."""
+    return F.pad(kept, (0, len(bundle) - len(kept)))
+
+
+def drop_descriptions(stacks: Tensor, dropped: Tensor) -> Tensor:
+    """Stacks ``(n, M, d)`` with the rows of ``dropped (n, M)`` set to zero.
+
+    Raises:
+        TypeError, ValueError: not floating, not boolean, shapes do not fit.
+    """
+    check_embeddings(ndim=3, stacks=stacks)
+    check_mask(dropped, tuple(stacks.shape[:2]), name="dropped")
+    return stacks.masked_fill(dropped[:, :, None], 0.0)
+
+
+def perturb(vectors: Tensor, kind: str, amount: float, *, generator: torch.Generator | None = None) -> Tensor:
+    """Vectors ``(n, d)`` with Gaussian ``"noise"`` of that deviation, or with ``"dropout"`` at that rate below 1.
+
+    Raises:
+        TypeError, ValueError: not floating, another kind, the amount out of range.
+    """
+    check_embeddings(vectors=vectors)
+    check_choice(("noise", "dropout"), kind=kind)
+    check_in_range(0, math.inf if kind == "noise" else math.nextafter(1, 0), amount=amount)
+    if kind == "noise":
+        return vectors + amount * torch.randn(vectors.shape, generator=generator).to(vectors)
+    return vectors * (torch.rand(vectors.shape, generator=generator) >= amount).to(vectors) / (1 - amount)
+
+
+class _Attention(nn.Module):
+    """One head of attention whose values are the rows themselves."""
+
+    def __init__(self, dim: int) -> None:
+        """Make the query and the key map."""
+        super().__init__()
+        check_positive(dim=dim)
+        self.query, self.key = (nn.Linear(dim, dim, bias=False) for _ in range(2))
+
+    def attend(self, rows: Tensor, present: Tensor | None = None) -> Tensor:
+        """``(n, L, d)`` to the same; what is not ``present (n, L)`` is not seen."""
+        logits = self.query(rows) @ self.key(rows).mT / math.sqrt(rows.shape[2])  # (n, L, L)
+        if present is not None:
+            logits = logits.masked_fill(~present[:, None, :], -math.inf)
+        return logits.softmax(2) @ rows
+
+
+class StackEncoder(_Attention):
+    """Fuses the M descriptions of an item, ``(n, M, d)`` to ``(n, d)``; only their directions count, not the order."""
+
+    def forward(self, stacks: Tensor) -> Tensor:
+        """Fuse; a zero row stays zero."""
+        check_embeddings(ndim=3, stacks=stacks)
+        return self.attend(normalize(stacks)).mean(1)
+
+
+class BundleEncoder(_Attention):
+    """Fuses the items of a bundle, ``(B, L, d)`` and a mask ``(B, L)`` to ``(B, d)``, whatever their order."""
+
+    def __init__(self, dim: int, *, epsilon: float = 1e-9) -> None:
+        """Make the maps; ``epsilon`` is that of the normalization."""
+        super().__init__(dim)
+        check_positive(epsilon=epsilon)
+        self.epsilon = epsilon
+
+    def forward(self, items: Tensor, present: Tensor) -> Tensor:
+        """Fuse; what stands in the padding does not matter.
+
+        Raises:
+            TypeError, ValueError: dtype or shapes do not fit, NaN, a bundle without an item.
+        """
+        check_embeddings(ndim=3, items=items)
+        check_mask(present, tuple(items.shape[:2]), name="present")
+        if not present.any(1).all():
+            raise ValueError(f"present: bundle {int(present.any(1).int().argmin())} has no item")
+        rows = F.layer_norm(items, items.shape[2:], eps=self.epsilon)
+        fused = self.attend(rows, present).masked_fill(~present[:, :, None], 0.0)
+        return fused.sum(1) / present.sum(1, keepdim=True)
+
+
+def clhe_terms(
+    encoded: Tensor,
+    decoded: Tensor,
+    views: tuple[Tensor, Tensor],
+    bundles: Sequence[Tensor],
+    parts: Sequence[Tensor],
+    bundle_encoder: Callable[[Tensor, Tensor], Tensor],
+    *,
+    temperatures: tuple[float, float] = (0.5, 0.05),
+    weights: tuple[float, float] = (0.1, 2.0),
+) -> CLHETerms:
+    """The whole objective on item vectors.
+
+    Args:
+        encoded: ``(n, d)`` of all items, from which bundles are made.
+        decoded: ``(n, d)`` of all items, which bundles are compared with.
+        views: two ``(n, d)`` augmented encodings; only the items that occur count, each once.
+        bundles: ids of their items; also what is to be found.
+        parts: of each bundle.
+        bundle_encoder: item vectors ``(B, L, d)`` and mask to ``(B, d)``.
+        temperatures: of the item contrast and of the bundle contrast, greater than 0.
+        weights: of both, at least 0.
+
+    Raises:
+        TypeError, ValueError: dtype or shapes do not fit, NaN, bad bundles, a weight or temperature out of range.
+    """
+    check_embeddings(encoded=encoded, decoded=decoded)
+    check_same_shape(encoded=encoded, decoded=decoded)
+    check_in_range(0, math.inf, **{"weights[0]": weights[0], "weights[1]": weights[1]})
+    if len(parts) != len(bundles):
+        raise ValueError(f"parts: expected one for each of {len(bundles)} bundles, got {len(parts)}")
+    (ids, present), (part_ids, part_present) = (pad_bundles(sets, len(encoded)) for sets in (bundles, parts))
+    whole, part = bundle_encoder(encoded[ids], present), bundle_encoder(encoded[part_ids], part_present)  # (B, d)
+    scores = whole @ decoded.mT  # (B, n)
+    members = torch.zeros_like(scores, dtype=torch.bool)
+    members[present.nonzero()[:, 0], ids[present]] = True
+    reconstruction = softmax_contrast(scores, members)
+    occurring = ids[present].unique()
+    items = one_way_contrast(views[0][occurring], views[1][occurring], temperatures[0])
+    contrast = one_way_contrast(whole, part, temperatures[1])
+    loss = reconstruction + weights[0] * items + weights[1] * contrast
+    return CLHETerms(loss, reconstruction, items, contrast, whole, scores)
+
+
+class Descriptions(nn.Module):
+    """The stack of three descriptions of every item, ``(n, 3, d)``: content and text, id, feedback."""
+
+    warm: Tensor
+
+    def __init__(self, sources: tuple[Tensor, Tensor, Tensor], warm: Tensor, dim: int) -> None:
+        """Keep what is known of the items, and make networks for it and a table of ids; arguments as in `CLHE`."""
+        super().__init__()
+        check_positive(dim=dim)
+        for k, source in enumerate(sources):
+            check_embeddings(ndim=2, **{f"sources[{k}]": source})
+            check_mask(warm, (len(source),), name="warm")
+            self.register_buffer(f"source_{k}", source)
+        self.register_buffer("warm", warm)
+        self.content, self.text = (MLP([x.shape[1], dim, dim, dim], batch_norm=False) for x in sources[:2])
+        self.feedback = nn.Linear(sources[2].shape[1], dim)
+        self.ids = nn.Parameter(torch.randn(len(warm), dim) / math.sqrt(dim))
+
+    def forward(self) -> Tensor:
+        """Describe all items; where not warm, the first description stands in for feedback."""
+        content, text, feedback = (self.get_buffer(f"source_{k}") for k in range(3))
+        seen = normalize(self.content(content)) + normalize(self.text(text))  # (n, d)
+        return torch.stack([seen, self.ids, torch.where(self.warm[:, None], self.feedback(feedback), seen)], 1)
+
+
+class CLHE(nn.Module):
+    """Item encoder, bundle encoder and decoder. One step: ``model(bundles).loss``, backward, Adam with weight decay."""
+
+    def __init__(
+        self,
+        sources: tuple[Tensor, Tensor, Tensor],
+        warm: Tensor,
+        dim: int = 16,
+        *,
+        augmentation: str = "drop",
+        amount: float = 0.2,
+        ratio: float = 0.5,
+        fill: bool = False,
+        temperatures: tuple[float, float] = (0.5, 0.05),
+        weights: tuple[float, float] = (0.1, 2.0),
+        generator: torch.Generator | None = None,
+    ) -> None:
+        """Make all parts.
+
+        Args:
+            sources: content ``(n, c)``, text ``(n, t)`` and vectors of feedback ``(n, q)``, constants.
+            warm: ``(n,)`` boolean, items that have feedback.
+            dim: width of all vectors.
+            augmentation: of items: ``"drop"`` descriptions, ``"noise"`` or ``"dropout"`` on vectors, or ``"none"``.
+            amount: share dropped, or deviation of the noise (0.02 in the code).
+            ratio: share of a bundle that its part keeps.
+            fill: whether random items fill the part up.
+            temperatures: see `clhe_terms`.
+            weights: see `clhe_terms`.
+            generator: of all draws, on the CPU.
+        """
+        super().__init__()
+        check_choice(("drop", "noise", "dropout", "none"), augmentation=augmentation)
+        check_in_range(0, math.inf if augmentation == "noise" else 1, amount=amount)
+        self.augmentation, self.amount, self.ratio = augmentation, amount, ratio
+        self.settings = {"temperatures": temperatures, "weights": weights}
+        self.fill, self.generator = len(warm) if fill else 0, generator
+        self.describe, self.describe_again = (Descriptions(sources, warm, dim) for _ in range(2))
+        self.encoder, self.decoder, self.bundles = StackEncoder(dim), StackEncoder(dim), BundleEncoder(dim)
+        self.projector = nn.Linear(dim, dim)
+
+    def view(self, stacks: Tensor) -> Tensor:
+        """One augmented encoding of stacks ``(n, 3, d)``."""
+        if self.augmentation == "drop":
+            draw = torch.rand(stacks.shape[:2], generator=self.generator) < self.amount
+            return self.encoder(drop_descriptions(stacks, draw.to(stacks.device)))
+        if self.augmentation == "none":
+            return self.encoder(stacks)
+        return self.projector(perturb(self.encoder(stacks), self.augmentation, self.amount, generator=self.generator))
+
+    def forward(self, bundles: Sequence[Tensor]) -> CLHETerms:
+        """The objective of a batch of bundles; single items are skipped, they have no proper part."""
+        bundles = [bundle for bundle in bundles if len(bundle) > 1]
+        stacks, decoded = self.describe(), self.decoder(self.describe_again())
+        parts = [part_of(bundle, self.ratio, fill=self.fill, generator=self.generator) for bundle in bundles]
+        views = (self.view(stacks), self.view(stacks))
+        return clhe_terms(self.encoder(stacks), decoded, views, bundles, parts, self.bundles, **self.settings)
+
+    @torch.no_grad()
+    def scores(self, given: Sequence[Tensor], *, dropped: Tensor | None = None) -> Tensor:
+        """``(B, n)`` scores for completing bundles, minus infinity for what is given; ``dropped (n, 3)`` is missing."""
+        stacks, again = self.describe(), self.describe_again()
+        if dropped is not None:
+            stacks, again = (drop_descriptions(side, dropped) for side in (stacks, again))
+        ids, present = pad_bundles(given, len(stacks))
+        scores = self.bundles(self.encoder(stacks)[ids], present) @ self.decoder(again).mT
+        scores[present.nonzero()[:, 0], ids[present]] = -math.inf
+        return scores

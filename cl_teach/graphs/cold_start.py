@@ -1,0 +1,349 @@
+r"""Contrastive Learning for Cold Start Recommendation with Adaptive Feature Fusion. Jiacheng Hu, Tai An, Zidong Yu,
+Junliang Du, Yuanshuai Luo; ICCECE 2025; https://arxiv.org/abs/2502.03664.
+
+A user or an item that nobody has met has an untrained id; only its attributes are left. A small scorer, shared by users
+and items, decides for each example which of its fields :math:`x_f` count,
+
+.. math::
+    r_f = \tfrac1{T}\,w_2^\top\tanh(W_1 x_f + b_1), \qquad \alpha = \mathrm{softmax}_f(r_f + \log o_f), \qquad
+    z = \sum_f \alpha_f x_f,
+
+where :math:`o_f` is 1 where the field is present and 0 where not, and the objective ranks and contrasts,
+
+.. math::
+    L = \frac1B\sum_i\log\big(1 + e^{\langle z_{u_i}, z_{n_i}\rangle - \langle z_{u_i}, z_{v_i}\rangle}\big)
+      + \lambda\,\frac1B\sum_i -\log\frac{e^{\cos(z_{u_i}, z_{v_i})/\tau}}
+                                         {\sum_{j\notin K_i} e^{\cos(z_{u_i}, z_{v_j})/\tau}},
+
+with one unseen item :math:`n_i` a pair, and the other items :math:`K_i` of the batch that user i likes left out.
+
+What changes and why: an id says nothing about a new item, and a mean over fields gives each the same vote. The gate
+learns which fields carry the taste; what it learns from known items holds for new ones. The contrast compares with all
+items of the batch where the ranking loss sees one, which says more where interactions are few.
+
+Paper versus code. *This is a reconstruction.* (1) There is no code, and only the abstract and short descriptions were
+read: adaptive weights on features, contrastive learning on positive and negative user-item pairs, a graph that mines
+relations. The form of the gate, what makes a pair, the negatives, BPR, the total and all constants are chosen here. (2)
+The graph part is left out. (3) Chosen, too: one gate for both sides; ids are a field, *missing* for the cold rather
+than left at its random start; training hides ids and other fields at random. (4) Popular items come into batches, and
+are pushed away, more often; ``correct_popularity`` takes that off (an option). (5) BPR sees inner products, lengths
+included, the contrast only directions. (6) In a generated world (six seeds) the contrast ranks cold items much better,
+over a mean in every seed, over a gate on average; the gate puts over 0.8 of its weight on the fields that matter. The
+gate *alone* ranks warm items worse than the mean: its entropy says that it settles on one of two fields that are needed
+together. Contrast, or gate temperature 3, keep more of both, but even with the contrast the gate ranks no better
+than the mean, whose tables can silence a field through short vectors.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core.checks import (
+    check_batch,
+    check_embeddings,
+    check_in_range,
+    check_labels,
+    check_mask,
+    check_positive,
+    check_same_shape,
+)
+from ..core.contrast import softmax_contrast
+from ..core.ranking import bpr
+from ..core.similarity import cosine_similarity, self_mask
+
+__all__ = [
+    "ColdStart",
+    "ColdStartTerms",
+    "FieldEncoder",
+    "Fused",
+    "FusionGate",
+    "PairBatch",
+    "cold_start",
+    "draw_batch",
+    "hide_fields",
+    "pair_contrast",
+]
+
+
+class Fused(NamedTuple):
+    """One vector an example, ``z (n, d)``, not normalized, and how much each field counted, ``gate (n, F)``, sum 1."""
+
+    z: Tensor
+    gate: Tensor
+
+    def entropy(self) -> Tensor:
+        """Of each gate, ``(n,)``; watch its mean: a gate near 0 has picked one field and hardly learns any more."""
+        return torch.special.entr(self.gate).sum(1)
+
+
+class ColdStartTerms(NamedTuple):
+    """The objective and its parts, scalars; ``loss`` is weighted, the others are not."""
+
+    loss: Tensor
+    ranking: Tensor
+    contrast: Tensor
+
+
+class PairBatch(NamedTuple):
+    """Users, items they met, unseen items, how often the items were met by anyone, ``(B,)`` each; ``known (B, B)``."""
+
+    users: Tensor
+    items: Tensor
+    unseen: Tensor
+    popularity: Tensor
+    known: Tensor
+
+
+class FusionGate(nn.Module):
+    """Weights fields by what they hold and sums them: ``(n, F, d)`` to ``(n, d)``; the order of fields is no matter."""
+
+    def __init__(self, dim: int, hidden: int = 16, *, temperature: float = 1.0) -> None:
+        """Make the scorer; a small ``temperature`` picks one field, a large one averages."""
+        super().__init__()
+        check_positive(dim=dim, hidden=hidden, temperature=temperature)
+        self.first, self.second = nn.Linear(dim, hidden), nn.Linear(hidden, 1, bias=False)
+        self.temperature = temperature
+
+    def forward(self, fields: Tensor, present: Tensor) -> Fused:
+        """Fuse the fields ``(n, F, d)`` where ``present (n, F)``; the others get weight and gradient exactly 0.
+
+        Raises:
+            TypeError, ValueError: dtype or shapes do not fit, NaN, an example without a field.
+        """
+        check_embeddings(ndim=3, fields=fields)
+        check_mask(present, tuple(fields.shape[:2]), name="present")
+        if not present.any(1).all():
+            raise ValueError(f"present: every example needs a field, row {int(present.any(1).int().argmin())} has none")
+        scores = self.second(torch.tanh(self.first(fields))).squeeze(2) / self.temperature  # (n, F)
+        gate = scores.masked_fill(~present, -math.inf).softmax(1)
+        return Fused((gate[:, :, None] * fields).sum(1), gate)
+
+
+class FieldEncoder(nn.Module):
+    """One table a categorical field: ``(n, F)`` categories to fields ``(n, F, d)`` and presence ``(n, F)``."""
+
+    def __init__(self, sizes: Sequence[int], dim: int = 16) -> None:
+        """Make the tables, of ``sizes`` rows."""
+        super().__init__()
+        check_positive(dim=dim, **{f"sizes[{f}]": size for f, size in enumerate(sizes)})
+        self.sizes = tuple(sizes)
+        self.tables = nn.ModuleList(
+            nn.Embedding.from_pretrained(torch.randn(size, dim) / dim**0.5, freeze=False) for size in sizes
+        )
+
+    def forward(self, categories: Tensor) -> tuple[Tensor, Tensor]:
+        """Look every field up; a negative category is a missing one, whose vector (of row 0) nobody may use."""
+        if categories.ndim != 2 or categories.shape[1] != len(self.tables):
+            raise ValueError(f"categories: expected shape (n, {len(self.tables)}), got {tuple(categories.shape)}")
+        rows = categories.clamp_min(0)
+        for f, size in enumerate(self.sizes):
+            check_labels(rows[:, f], len(rows), name=f"categories[:, {f}]", num_classes=size)
+        return torch.stack([table(rows[:, f]) for f, table in enumerate(self.tables)], 1), categories >= 0
+
+
+def hide_fields(
+    present: Tensor, id_field: int | None, id_rate: float, rate: float, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Hide the id (column ``id_field``) of a share of the examples, and every other field at a smaller rate.
+
+    Args:
+        present: ``(n, F)`` boolean; a row that would be left empty is returned as it is.
+        id_field: None where there is no id.
+        id_rate: share of examples whose id is hidden.
+        rate: share of the other fields.
+        generator: on the CPU.
+
+    Raises:
+        TypeError, ValueError: not boolean, a rate outside [0, 1].
+    """
+    check_mask(present, tuple(present.shape), name="present")
+    check_in_range(0, 1, id_rate=id_rate, rate=rate)
+    chance = torch.full(present.shape, rate)
+    if id_field is not None:
+        chance[:, id_field] = id_rate
+    draw = torch.rand(present.shape, generator=generator)
+    kept = present & (draw >= chance).to(present.device)
+    return torch.where(kept.any(1, keepdim=True), kept, present)
+
+
+def draw_batch(met: Tensor, size: int, *, generator: torch.Generator | None = None) -> PairBatch:
+    """Draw observed pairs evenly, an unseen item for each, and mark the batch items that a user is known to like.
+
+    Args:
+        met: ``(I, J)`` boolean, the training interactions; nobody met everything.
+        size: B; pairs are drawn without replacement.
+        generator: on the CPU.
+
+    Returns:
+        The batch; ``known[i, j]`` where user i met item j of another pair (its own item drawn again included).
+
+    Raises:
+        TypeError, ValueError: not boolean, fewer pairs than ``size``.
+    """
+    check_mask(met, tuple(met.shape), name="met")
+    pairs = met.nonzero()
+    check_in_range(1, len(pairs), size=size)
+    users, items = pairs[torch.randperm(len(pairs), generator=generator)[:size].to(met.device)].T
+    unseen = torch.multinomial((~met[users]).float().cpu(), 1, generator=generator)[:, 0].to(met.device)
+    known = met[users][:, items] & ~self_mask(size, met.device)
+    return PairBatch(users, items, unseen, met.sum(0)[items].float(), known)
+
+
+def pair_contrast(
+    users: Tensor,
+    items: Tensor,
+    known: Tensor,
+    temperature: float = 0.2,
+    *,
+    popularity: Tensor | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """Each user finds the item it met among the items of the batch, those it is known to like left out.
+
+    Args:
+        users: ``(B, d)``, any scale (normalized here).
+        items: ``(B, d)``; row i is what user i met.
+        known: ``(B, B)`` boolean; entry (i, j) takes item j out of the denominator of user i. The diagonal is false.
+        temperature: greater than 0.
+        popularity: ``(B,)`` how often each item of the batch is drawn, greater than 0; its logarithm is taken off the
+            logits. None for no correction.
+        reduction: over the users.
+
+    Returns:
+        Scalar, or ``(B,)`` with ``reduction="none"``.
+
+    Raises:
+        TypeError, ValueError: dtype or shapes do not fit, NaN, a positive marked as known, fewer than two pairs.
+    """
+    check_embeddings(users=users, items=items)
+    check_same_shape(users=users, items=items)
+    check_mask(known, (len(users), len(users)), name="known")
+    check_positive(temperature=temperature)
+    check_batch(len(users), 2, name="users", why="to have a negative")
+    if known.diagonal().any():
+        raise ValueError("known: expected a false diagonal (the pair itself stays), got a true entry")
+    logits = cosine_similarity(users, items) / temperature  # (B, B)
+    if popularity is not None:
+        check_positive(popularity=popularity)
+        logits = logits - popularity.log()
+    return softmax_contrast(logits, self_mask(len(logits), logits.device), ~known, reduction=reduction)
+
+
+def cold_start(
+    users: Tensor,
+    items: Tensor,
+    unseen: Tensor,
+    known: Tensor,
+    temperature: float = 0.2,
+    *,
+    weight: float = 0.3,
+    popularity: Tensor | None = None,
+) -> ColdStartTerms:
+    """The whole objective on fused vectors ``(B, d)``; ``weight`` 0 leaves the ranking alone.
+
+    Raises:
+        TypeError, ValueError: as in `pair_contrast`; ``weight`` negative.
+    """
+    check_in_range(0, math.inf, weight=weight)
+    contrast = pair_contrast(users, items, known, temperature, popularity=popularity)
+    ranking = bpr(users, items, unseen)
+    return ColdStartTerms(ranking + weight * contrast, ranking, contrast)
+
+
+class ColdStart(nn.Module):
+    """Users and items as fused attributes, an id field last on either side.
+
+    One step: ``model(draw_batch(met, 128)).loss``, backward, Adam. Ranking: ``model.scores(users, items)``.
+    """
+
+    user_fields: Tensor
+    item_fields: Tensor
+
+    def __init__(
+        self,
+        user_fields: Tensor,
+        item_fields: Tensor,
+        cold_items: Tensor,
+        dim: int = 16,
+        *,
+        cold_users: Tensor | None = None,
+        hidden: int = 16,
+        gate: bool = True,
+        gate_temperature: float = 1.0,
+        temperature: float = 0.2,
+        weight: float = 0.3,
+        hide: tuple[float, float] = (0.3, 0.05),
+        correct_popularity: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        r"""Make the tables and the gate.
+
+        Args:
+            user_fields: ``(I, F_u)`` categories, negative where missing; an id is appended. Context is a field, too.
+            item_fields: ``(J, F_v)`` categories; an id is appended.
+            cold_items: ``(J,)`` boolean, items whose id is missing.
+            dim: width of the fields.
+            cold_users: ``(I,)`` boolean; None for no cold user.
+            hidden: width of the gate's scorer.
+            gate: False for a plain mean over the fields that are present.
+            gate_temperature: small to pick, large to average.
+            temperature: of the contrast.
+            weight: :math:`\lambda`.
+            hide: in training, share of ids and of other fields that are hidden.
+            correct_popularity: in the contrast, see `pair_contrast`.
+            generator: of what is hidden, on the CPU.
+        """
+        super().__init__()
+        check_positive(temperature=temperature)
+        check_in_range(0, math.inf, weight=weight)
+        self.temperature, self.weight, self.hide, self.generator = temperature, weight, hide, generator
+        self.correct_popularity = correct_popularity
+        self.register_buffer("user_fields", _with_ids("user_fields", user_fields, "cold_users", cold_users))
+        self.register_buffer("item_fields", _with_ids("item_fields", item_fields, "cold_items", cold_items))
+        sizes = ([*fields.amax(0).add(1).tolist(), len(fields)] for fields in (user_fields, item_fields))
+        self.users, self.items = (FieldEncoder(size, dim) for size in sizes)
+        self.gate = FusionGate(dim, hidden, temperature=gate_temperature)
+        if not gate:  # a scorer that is always zero
+            nn.init.zeros_(self.gate.second.weight).requires_grad_(False)
+
+    def fuse_users(self, users: Tensor) -> Fused:
+        """Fused vectors of users ``(n,)``; in training with fields hidden at random."""
+        return self._fuse(*self.users(self.user_fields[users]))
+
+    def fuse_items(self, items: Tensor) -> Fused:
+        """Fused vectors of items ``(n,)``."""
+        return self._fuse(*self.items(self.item_fields[items]))
+
+    def forward(self, batch: PairBatch) -> ColdStartTerms:
+        """The objective of one batch."""
+        users = self.fuse_users(batch.users).z
+        items, unseen = (self.fuse_items(ids).z for ids in (batch.items, batch.unseen))
+        often = batch.popularity if self.correct_popularity else None
+        return cold_start(users, items, unseen, batch.known, self.temperature, weight=self.weight, popularity=often)
+
+    @torch.no_grad()
+    def scores(self, users: Tensor, items: Tensor) -> Tensor:
+        """``(n, m)`` inner products for ranking; call it in evaluation mode."""
+        return self.fuse_users(users).z @ self.fuse_items(items).z.mT
+
+    def _fuse(self, fields: Tensor, present: Tensor) -> Fused:
+        if self.training:
+            present = hide_fields(present, fields.shape[1] - 1, *self.hide, generator=self.generator)
+        return self.gate(fields, present)
+
+
+def _with_ids(name: str, fields: Tensor, cold_name: str, cold: Tensor | None) -> Tensor:
+    """``(n, F + 1)`` with the row's number as a last field, missing for the cold."""
+    if fields.ndim != 2:
+        raise ValueError(f"{name}: expected 2 dimensions, got shape {tuple(fields.shape)}")
+    check_labels(fields.clamp_min(0).flatten(), fields.numel(), name=name)
+    ids = torch.arange(len(fields), device=fields.device)
+    if cold is not None:
+        check_mask(cold, (len(fields),), name=cold_name)
+        ids = ids.masked_fill(cold, -1)
+    return torch.cat([fields, ids[:, None]], 1)
