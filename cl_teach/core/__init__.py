@@ -2,8 +2,8 @@
 
 In order of reading: `similarity` (directions and masks), `contrast` (the one loss), `tiles` (the same for large
 batches), `regression` (the loss without negatives), `assignment` (even codes), `queue` and `teacher` (the two pieces
-with memory), `preference` (the loss of a preference pair), `search` (minimizing without gradients), `draws` and
-`checks` (random numbers, and how bad input is answered).
+with memory), `preference`, `ranking`, `search` and `planning` (for what is not a picture), `draws` and `checks` (random
+numbers, and how bad input is answered).
 """
 
 from .assignment import sinkhorn

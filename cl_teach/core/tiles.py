@@ -280,7 +280,10 @@ def _plain(
     wide = torch.promote_types(a.dtype, torch.float32)
     rows, columns = a.to(wide), a.to(wide) if b is None else b.to(wide)
     mask, targets = _mask_and_targets(len(rows), len(columns), skip, positive, wide, a.device)
-    logits = torch.addmm(mask, rows * scale, columns.mT)
+    if isinstance(scale, Tensor):
+        logits = torch.addmm(mask, rows * scale, columns.mT)
+    else:  # one operation less
+        logits = torch.addmm(mask, rows, columns.mT, alpha=scale)
     if labels is not None:
         logits = logits.masked_fill(labels[:, None] != labels, -math.inf)
     sides = [logits] if b is None else [logits, logits.mT]

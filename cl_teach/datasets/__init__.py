@@ -15,6 +15,8 @@
 | `paper_network` | papers with authors and subjects: a graph with several kinds of nodes | generated |
 | `attributed_interactions` | users and items with fields, some never met in training | generated |
 | `item_bundles` | bundles of items that belong together | generated |
+| `low_rank_mdp`, `low_rank_game`, `combination_lock` | worlds to act in, with known optimal values | generated |
+| `point_clouds` | points on a sphere, a cube, a torus or a cone | generated |
 | `planted_preferences` | pairs of responses of which one token decides | generated |
 | `library_functions` | docstrings and the code they describe | Python's standard library |
 | `movielens_100k`, `cora`, `imdb` | ratings, citations, films | packages that may be installed |
@@ -24,6 +26,7 @@
 from .captions import abstract_sentences, sprite_captions
 from .cifar import cifar10
 from .common import ImageSet
+from .decisions import Decisions, combination_lock, low_rank_game, low_rank_mdp
 from .digits import digits
 from .fashion import fashion_mnist
 from .gaussian import GaussianViews, gaussian_moments, gaussian_views
@@ -31,6 +34,7 @@ from .imperfect import long_tailed, noisy_labels
 from .installed import CitationGraph, FilmNetwork, Ratings, cora, imdb, library_functions, movielens_100k
 from .interactions import CommunityGraph, Interactions, ItemSequences, community_graph, interactions, item_sequences
 from .networks import attributed_interactions, item_bundles, paper_network
+from .point_clouds import PointClouds, point_clouds
 from .preferences import Preferences, planted_preferences
 from .series import HeartBeats, heart_beats
 from .sprites import SPRITE_FACTORS, Sprites, sprites
@@ -59,6 +63,12 @@ __all__ = [
     "Preferences",
     "abstract_sentences",
     "planted_preferences",
+    "Decisions",
+    "PointClouds",
+    "combination_lock",
+    "low_rank_game",
+    "low_rank_mdp",
+    "point_clouds",
     "CitationGraph",
     "FilmNetwork",
     "Ratings",

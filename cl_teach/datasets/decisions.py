@@ -179,13 +179,13 @@ def exploitability(game: Decisions, row: Tensor, column: Tensor) -> Tensor:
     check_same_shape(row=row, reward=game.reward.select(-1, 0))
     check_same_shape(column=column, reward=game.reward.select(2, 0))
     against_column = Decisions(
-        torch.einsum("hsabt,hsb->hsat", game.transition, column),
-        torch.einsum("hsab,hsb->hsa", game.reward, column),
+        torch.einsum("zsijt,zsj->zsit", game.transition, column),
+        torch.einsum("zsij,zsj->zsi", game.reward, column),
         game.start,
     )
     against_row = Decisions(
-        torch.einsum("hsabt,hsa->hsbt", game.transition, row),
-        -torch.einsum("hsab,hsa->hsb", game.reward, row),
+        torch.einsum("zsijt,zsi->zsjt", game.transition, row),
+        -torch.einsum("zsij,zsi->zsj", game.reward, row),
         game.start,
     )
     return optimal_value(against_column) + optimal_value(against_row)

@@ -1,10 +1,11 @@
-"""Small encoders for 28x28 and 32x32 images, heads, generators, graph convolution, and a small language model."""
+"""Small encoders for 28x28 and 32x32 images, heads, generators, graph convolution, language, points."""
 
 from .encoders import MLP, ConvEncoder
 from .generator import ClassCritic, ClassTranslator, VariationGenerator, noise_embeddings
 from .graph import gcn_matrix, mean_matrix, scale_by_degrees
 from .heads import PredictionHead, ProjectionHead
 from .language_model import LanguageModel
+from .point_transformer import PatchEmbedding, PositionedBlocks, farthest_points, make_patches
 from .sequence import predicting_states, response_log_probability, token_log_probability
 
 __all__ = [
@@ -13,10 +14,14 @@ __all__ = [
     "ClassTranslator",
     "ConvEncoder",
     "LanguageModel",
+    "PatchEmbedding",
+    "PositionedBlocks",
     "PredictionHead",
     "ProjectionHead",
     "VariationGenerator",
+    "farthest_points",
     "gcn_matrix",
+    "make_patches",
     "mean_matrix",
     "noise_embeddings",
     "predicting_states",
