@@ -261,7 +261,7 @@ def input_speed(repeats: int) -> dict[str, float]:
         channels, side = data.shape[1:3]
         torch.manual_seed(0)
         encoder = ConvEncoder(in_channels=channels, image_size=side)
-        network = nn.Sequential(encoder, ProjectionHead(encoder.feature_dim, 64, hidden=256))
+        network = nn.Sequential(encoder, ProjectionHead(encoder.feature_dim, 64, hidden=256, layers=3))
         optimizer = torch.optim.AdamW(network.parameters())
         augment = simclr_augment(channels=channels, scale=(0.3, 1.0))
 
@@ -350,22 +350,26 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--only", choices=("losses", "products", "low_temperature", "input", "curve"), help="one part")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.one:
         print(json.dumps(one(options.one)))
         return
-    result = {
-        "machine": machine(),
-        "losses": compare_losses(options.repeats),
-        "products": compare_with_products(options.repeats),
-        "low_temperature": at_low_temperature(options.repeats),
-        "input": input_speed(3),
-        "curve": curve(),
+    parts: dict[str, Callable[[], Any]] = {
+        "losses": lambda: compare_losses(options.repeats),
+        "products": lambda: compare_with_products(options.repeats),
+        "low_temperature": lambda: at_low_temperature(options.repeats),
+        "input": lambda: input_speed(5),
+        "curve": curve,
     }
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
-    results[DEVICE.type] = result
+    result = results.setdefault(DEVICE.type, {})
+    for name, measure in parts.items():
+        if options.only in (None, name):
+            result[name] = measure()
+    result["machine"] = machine()
     RESULTS.write_text(json.dumps(results, indent=1) + "\n")
     print(f"wrote {RESULTS.relative_to(ROOT)}")
 

@@ -291,7 +291,7 @@ def _plain(
         losses = [side.logsumexp(1) for side in sides]
     else:
         losses = [F.cross_entropy(side, targets, reduction="none") for side in sides]
-    return torch.cat(losses).to(a.dtype)
+    return (losses[0] if b is None else torch.cat(losses)).to(a.dtype)
 
 
 @lru_cache(maxsize=16)
