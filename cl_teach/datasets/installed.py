@@ -9,7 +9,7 @@
 
 A wheel is read, never imported: ``pip install --no-deps recbole``, or ``pip download --no-deps recbole`` and its path
 as ``wheel=``. The terms of the data are those of their owners. MovieLens-100K may be used for research with
-acknowledgement and may not be redistributed (Harper and Konstan, The MovieLens Datasets, 2015); those of Cora and IMDB
+acknowledgment and may not be redistributed (Harper and Konstan, The MovieLens Datasets, 2015); those of Cora and IMDB
 in that form are not stated in the package.
 """
 
