@@ -113,7 +113,7 @@ PICTURE = """figure => {
 
 @every_visit
 def test_movable_figures_move(visit: Visit) -> None:
-    """By keyboard and by setting the value, and what is read aloud moves along."""
+    """By keyboard and mouse; every value has a picture of its own."""
     for figure in visit.page.query_selector_all(".cl-frames"):
         slider = figure.query_selector("input[type=range]")
         assert slider is not None, "a movable figure without a slider"
@@ -127,6 +127,11 @@ def test_movable_figures_move(visit: Visit) -> None:
         slider.focus()
         visit.page.keyboard.press("ArrowRight" if start < high else "ArrowLeft")
         assert figure.evaluate(PICTURE) != first, "an arrow key leaves the picture as it was"
+        before = figure.evaluate(PICTURE)
+        box = slider.bounding_box()
+        left = int(slider.input_value()) > (low + high) / 2  # click at the far end
+        visit.page.mouse.click(box["x"] + box["width"] * (0.03 if left else 0.97), box["y"] + box["height"] / 2)
+        assert figure.evaluate(PICTURE) != before, "a click on the slider leaves the picture as it was"
         pictures = set()
         for value in range(low, high + 1):
             slider.evaluate("(s, v) => { s.value = v; s.dispatchEvent(new Event('input', {bubbles: true})); }", value)
