@@ -3,21 +3,6 @@
 #   kernelspec: {display_name: Python 3, language: python, name: python3}
 # ---
 
-# %% [raw]
-# ASSIGNMENT CONFIG
-name: theory
-init_cell: false
-export_cell: false
-runs_on: default
-python_version: 3.11
-tests:
-    files: true
-    ok_format: false
-generate:
-    pdf: false
-    show_hidden: true
-    show_stdout: true
-
 # %% [markdown]
 # # Assignment 2: why it works
 #

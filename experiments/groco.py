@@ -32,7 +32,7 @@ from cl_teach.core import normalize, nt_xent
 from cl_teach.datasets import ImageSet, fashion_mnist
 from cl_teach.evaluation import embed, knn_accuracy, uniformity
 from cl_teach.evidence import record, save_runs
-from cl_teach.losses.groco import group_order
+from cl_teach.losses.groco import _exchange, group_order
 from cl_teach.models import ConvEncoder, ProjectionHead
 from cl_teach.training import at_scale, device, fit, seed_everything
 
@@ -78,18 +78,11 @@ def top_ranks(x: Tensor, low: int, steepness: float) -> Tensor:
         stop = first + (n - first) // 2 * 2
         keep = torch.arctan(steepness * (x[..., first + 1 : stop : 2] - x[..., first:stop:2])) / torch.pi + 0.5
         layers.append((first, stop, keep))
-        x = exchange(x, *layers[-1])
+        x = _exchange(x, keep, first, stop, dim=-1)
     marked = (torch.arange(n, device=x.device) >= low).to(x).expand_as(x)
     for first, stop, keep in reversed(layers):
-        marked = exchange(marked, first, stop, keep)
+        marked = _exchange(marked, keep, first, stop, dim=-1)
     return marked
-
-
-def exchange(x: Tensor, first: int, stop: int, keep: Tensor) -> Tensor:
-    """Mix disjoint neighbors: each keeps the share ``keep`` and takes the rest from the other."""
-    left, right = x[..., first:stop:2], x[..., first + 1 : stop : 2]
-    mixed = torch.stack([keep * left + (1 - keep) * right, (1 - keep) * left + keep * right], dim=-1).flatten(-2)
-    return torch.cat([x[..., :first], mixed, x[..., stop:]], dim=-1)
 
 
 def ordered(anchor: Tensor, other: Tensor, top: int) -> Tensor:

@@ -24,6 +24,23 @@ ROOT = Path(__file__).resolve().parent.parent
 MASTERS = ROOT / "assignments"
 STUDENT, BUILD = MASTERS / "student", ROOT / "_build" / "assignments"
 
+# The same for all assignments. Tests raise exceptions and lie in files: results parsed from stored outputs break when
+# outputs are stripped, and Colab drops what is stored in a notebook's metadata.
+CONFIGURATION = """\
+# ASSIGNMENT CONFIG
+name: {name}
+init_cell: false
+export_cell: false
+python_version: 3.11
+tests:
+    files: true
+    ok_format: false
+generate:
+    pdf: false
+    show_hidden: true
+    show_stdout: true\
+"""
+
 FIRST_CELL = """\
 import os
 
@@ -59,11 +76,13 @@ def master_notebook(name: str) -> nbformat.NotebookNode:
     """The master with its first code cell, as Otter wants it."""
     notebook = jupytext.read(MASTERS / f"{name}.py")
     first = nbformat.v4.new_code_cell(FIRST_CELL.format(address=current(), name=name, otter=otter_pin()))
-    notebook.cells.insert(2, first)  # after the configuration and the introduction
-    for number, cell in enumerate(notebook.cells):
-        cell["id"] = f"cell-{number:03d}"
+    notebook.cells.insert(1, first)  # after the introduction
+    for cell in notebook.cells:
         if cell.cell_type == "raw":  # reading took the comment signs away, by which Otter knows its markers
             cell["source"] = f"# {cell['source']}"
+    notebook.cells.insert(0, nbformat.v4.new_raw_cell(CONFIGURATION.format(name=name)))
+    for number, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{number:03d}"
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
