@@ -148,7 +148,7 @@ def _status(method: Method, package: Path, root: Path | None) -> Status:
     return Status(
         method=method,
         module=module,
-        quantities=len(set(cases) & _adapter_strings(golden, method.identifier)),
+        quantities=len(set(cases) & _adapter_strings(golden / "adapters" / f"{method.identifier}.py")),
         all_quantities=len(set(cases)),
         golden_cases=len(cases),
         evidence=load_evidence(method.slug, root=root),
@@ -163,14 +163,14 @@ def _golden_quantities(file: Path) -> list[str]:
     return [case["quantity"] for case in json.loads(file.read_text(encoding="utf-8"))["cases"]]
 
 
-def _adapter_strings(golden: Path, name: str) -> set[str]:
-    """Strings in the file that defines the adapter ``name``; empty if no file does."""
-    for file in sorted(golden.glob("part_*.py")):
-        tree = ast.parse(file.read_text(encoding="utf-8"))
-        if any(isinstance(node, ast.FunctionDef) and node.name == name for node in tree.body):
-            constants = (node.value for node in ast.walk(tree) if isinstance(node, ast.Constant))
-            return {value for value in constants if isinstance(value, str)}
-    return set()
+def _adapter_strings(file: Path) -> set[str]:
+    """Strings in an adapter's file; empty if there is no such file."""
+    if not file.is_file():
+        return set()
+    constants = (
+        node.value for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))) if isinstance(node, ast.Constant)
+    )
+    return {value for value in constants if isinstance(value, str)}
 
 
 def _anchor(root: Path, chapter: str) -> str:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import adapters
 import pytest
 import torch
 from helpers import UnknownQuantity
 from torch import Tensor
 
-DATA = Path(__file__).parent / "data"
+HERE = Path(__file__).parent
+DATA = HERE / "data"
 MISSING = "missing:"  # skip reasons that start so are listed in the terminal summary, see conftest.py
 
 
@@ -95,9 +97,17 @@ def mismatches(want: Any, got: Any, rtol: float, atol: float, where: str = "outp
     return _compare(want, _plain(got), rtol, atol, where, extra_names=True)
 
 
+def find_adapter(slug: str) -> Callable[..., Any] | None:
+    """The function of ``adapters/<slug>.py``, None where there is no such file."""
+    name = slug.replace("-", "_")
+    if not (HERE / "adapters" / f"{name}.py").is_file():
+        return None
+    return getattr(importlib.import_module(f"adapters.{name}"), name)
+
+
 def check(case: Case) -> None:
     """Run a case; fails with every difference, skips with a reason for the summary when nothing covers it."""
-    adapter = getattr(adapters, case.slug.replace("-", "_"), None)
+    adapter = find_adapter(case.slug)
     if adapter is None:
         pytest.skip(f"{MISSING} adapter {case.slug}")
     try:

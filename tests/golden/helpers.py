@@ -1,10 +1,8 @@
 """What adapters share. An adapter renames, calls ``cl_teach`` and differentiates; it computes nothing itself.
 
-In a part's file (``part_5_labels.py``), one function per slug, hyphens become underscores::
+``adapters/sbcl.py``, one file a method with one function of its name (hyphens become underscores)::
 
     from helpers import UnknownQuantity, gradients, with_grad
-
-    __all__ = ["sbcl"]
 
     def sbcl(quantity, inputs, params):
         if quantity == "supcon_out_loss":
@@ -13,8 +11,7 @@ In a part's file (``part_5_labels.py``), one function per slug, hyphens become u
             return {"loss": loss, **gradients(loss, x=x)}
         raise UnknownQuantity(quantity)
 
-``python -m cl_teach.survey`` counts the quantities that a part's file names as strings, so write each of them
-out.
+``python -m cl_teach.survey`` counts the quantities that the file names as strings, so write each of them out.
 """
 
 from __future__ import annotations

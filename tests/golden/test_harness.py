@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import adapters
+import harness
 import pytest
 import torch
-from harness import DATA, Case, check, load_cases, mismatches, to_tensors
+from harness import DATA, Case, check, find_adapter, load_cases, mismatches, to_tensors
 from helpers import UnknownQuantity, gradients, with_grad
 
 WANT = {"loss": 1.5, "grad_x": [[1.0, 2.0], [3.0, 4.0]], "mask": [1, 0], "n": 3}
@@ -30,7 +30,7 @@ def case(outputs: dict[str, Any], **changes: Any) -> Case:
 
 
 def install(monkeypatch: pytest.MonkeyPatch, adapter: Callable[..., Any]) -> None:
-    monkeypatch.setattr(adapters, "a_slug", adapter, raising=False)
+    monkeypatch.setattr(harness, "find_adapter", lambda slug: adapter)
 
 
 def test_right_values_agree() -> None:
@@ -168,6 +168,13 @@ def test_all_files_of_the_survey_are_here_and_every_case_can_be_read() -> None:
     for each in cases:
         to_tensors(each.inputs, each.dtype)
         assert mismatches(each.outputs, each.outputs, each.rtol, each.atol) == [], each.name
+
+
+def test_every_adapter_is_a_file_that_holds_its_function() -> None:
+    for file in (DATA.parent / "adapters").glob("[a-z]*.py"):
+        adapter = find_adapter(file.stem.replace("_", "-"))
+        assert adapter is not None and adapter.__name__ == file.stem
+    assert find_adapter("no-such-slug") is None
 
 
 def test_an_empty_folder_is_an_error(tmp_path: Path) -> None:

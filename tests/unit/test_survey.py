@@ -113,12 +113,12 @@ def test_an_adapter_counts_when_it_names_every_quantity(tmp_path: Path) -> None:
     cases = [{"quantity": "loss"}, {"quantity": "loss"}, {"quantity": "weights"}]
     write(golden / "data" / "dcl.json", json.dumps({"method": "dcl", "cases": cases}))
     assert (row(tmp_path).quantities, row(tmp_path).golden_cases) == (0, 3)
-    write(golden / "part_3_losses.py", "def dcl(quantity, inputs, params):\n    return quantity == 'loss'\n")
+    write(golden / "adapters" / "dcl.py", "def dcl(quantity, inputs, params):\n    return quantity == 'loss'\n")
     assert (row(tmp_path).quantities, row(tmp_path).all_quantities, row(tmp_path).adapter) == (1, 2, False)
     assert "1/2" in survey.table(status(tmp_path))
-    write(golden / "part_3_losses.py", "def dcl(q, i, p):\n    return q in ('loss', 'weights')\n")
+    write(golden / "adapters" / "dcl.py", "def dcl(q, i, p):\n    return q in ('loss', 'weights')\n")
     assert row(tmp_path).adapter
-    write(golden / "part_3_losses.py", "def other(q, i, p):\n    return q in ('loss', 'weights')\n")
+    (golden / "adapters" / "dcl.py").rename(golden / "adapters" / "cacr.py")
     assert not row(tmp_path).quantities
 
 
