@@ -1,16 +1,15 @@
 """Two small generators: into a class, and around an image."""
 
+from functools import partial
+
 import pytest
 import torch
+import unit_helpers
 from torch.nn import functional as F
 
 from cl_teach.models.generator import ClassCritic, ClassTranslator, VariationGenerator, noise_embeddings
 
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
+draw = partial(unit_helpers.draw, dtype=torch.float32)  # as the networks
 IMAGES = draw(4, 3, 6, 6).sigmoid()
 TARGETS = torch.tensor([0, 1, 2, 1])
 

@@ -5,14 +5,10 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core.planning import correlated_equilibrium, matrix_game_value, plan, plan_game
 from cl_teach.datasets.decisions import low_rank_game, low_rank_mdp, optimal_value, policy_value
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 MDP, GAME = low_rank_mdp(4, 3, 3, seed=1), low_rank_game(3, (2, 3), 2, seed=1)
 BONUS, GAME_BONUS = draw(3, 4, 3).abs(), draw(2, 3, 2, 3).abs()

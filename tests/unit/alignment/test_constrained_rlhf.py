@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.alignment.constrained_rlhf import (
     ConstrainedPPO,
@@ -21,11 +22,6 @@ from cl_teach.alignment.constrained_rlhf import (
 )
 from cl_teach.core.search import first_simplex, nelder_mead
 from cl_teach.models.language_model import LanguageModel
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 CONSTRAINTS, KL, OLD = draw(6, 2), draw(6, seed=1), draw(6, seed=2)
 POINT = torch.tensor([0.6, 0.65])

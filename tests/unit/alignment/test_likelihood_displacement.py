@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.alignment.likelihood_displacement import (
     FilteredDPO,
@@ -14,11 +15,6 @@ from cl_teach.alignment.likelihood_displacement import (
     token_velocity,
 )
 from cl_teach.models.language_model import LanguageModel
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 PLUS, MINUS = draw(3, 6, 4), draw(3, 5, 4, seed=1)
 MASKS = predicting_states(6, torch.tensor([1, 2, 0])), predicting_states(5, torch.tensor([0, 1, 3]))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.alignment.loss_reweighting import (
     STRATEGIES,
@@ -19,11 +20,6 @@ from cl_teach.alignment.loss_reweighting import (
     temperature_at,
 )
 from cl_teach.models.language_model import LanguageModel
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 LOSSES = draw(9).exp()
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.alignment.preference_ft import (
     LOSSES,
@@ -23,11 +24,6 @@ from cl_teach.alignment.preference_ft import (
     reference_policy,
     rwr,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 L, REF, OLD, R = draw(3, 4), draw(3, 4, seed=1), draw(3, 4, seed=2), draw(3, 4, seed=3)
 THETA = draw(3, 7, seed=4)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.alignment.sparsepo import (
     SparsePO,
@@ -15,10 +16,6 @@ from cl_teach.alignment.sparsepo import (
 )
 from cl_teach.datasets.preferences import planted_preferences
 from cl_teach.models.language_model import LanguageModel
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def labels(*shape, seed=0):

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.alignment.wagle import (
     OBJECTIVES,
@@ -22,10 +23,6 @@ from cl_teach.alignment.wagle import (
     with_retain,
 )
 from cl_teach.models.language_model import LanguageModel
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def named(seed):

@@ -5,14 +5,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize
 from cl_teach.crossmodal.cwcl import cwcl, cwcl_terms, intra_modal_weights
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 P, Q = draw(6, 4), draw(6, 4, seed=1)
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.augment import gaussian_noise, random_resized_crop
 from cl_teach.core import clip_loss, sinkhorn
@@ -21,11 +22,6 @@ from cl_teach.crossmodal.improved_vlp import (
     swalip,
 )
 from cl_teach.datasets import digits
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 N, D = 6, 4
 X, Y = draw(N, D), draw(N, D, seed=1)

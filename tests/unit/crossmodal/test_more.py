@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize
 from cl_teach.crossmodal.more import (
@@ -23,11 +24,6 @@ from cl_teach.crossmodal.more import (
 from cl_teach.evaluation import recall_at_k
 from cl_teach.models import MLP
 from cl_teach.training import fit, seed_everything
-
-
-def draw(*shape, seed=0, dtype=torch.float64):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
-
 
 N, X, E = (draw(6, 8, seed=s) for s in range(3))
 

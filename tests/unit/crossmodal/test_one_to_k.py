@@ -5,14 +5,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize
 from cl_teach.crossmodal.one_to_k import mean_rank_variance, one_to_k, one_to_k_terms, ranks
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 V, T = draw(4, 5), draw(12, 5, seed=1)
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize
 from cl_teach.crossmodal.visualness import (
@@ -24,11 +25,6 @@ from cl_teach.datasets.captions import CAPTION_WORDS, abstract_sentences, sprite
 from cl_teach.datasets.sprites import sprites
 from cl_teach.evaluation import mean_reciprocal_rank
 from cl_teach.models import MLP
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 IMAGE, TEXT, NULL = draw(6, 5), draw(6, 5, seed=1), draw(5, seed=2)
 VISUAL = torch.tensor([True, False, True, False, False, True])

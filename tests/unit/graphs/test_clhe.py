@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.datasets.networks import item_bundles
 from cl_teach.graphs.clhe import (
@@ -21,10 +22,6 @@ from cl_teach.graphs.clhe import (
     perturb,
     released_part,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def generator():

@@ -5,6 +5,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.datasets.networks import attributed_interactions
 from cl_teach.graphs.cold_start import (
@@ -16,10 +17,6 @@ from cl_teach.graphs.cold_start import (
     hide_fields,
     pair_contrast,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def scorer(temperature=1.0):

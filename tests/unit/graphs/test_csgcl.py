@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import normalize, nt_xent
 from cl_teach.datasets.interactions import community_graph
@@ -20,11 +21,6 @@ from cl_teach.graphs.csgcl import (
     gcn_matrix,
     team_up,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Z1, Z2, S = draw(6, 4), draw(6, 4, seed=1), 0.1 * draw(6, seed=2)
 GRAPH = community_graph((40, 40, 40), (0.4, 0.12, 0.12), 0.02)

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import normalize
 from cl_teach.datasets.interactions import interactions
@@ -21,11 +22,6 @@ from cl_teach.graphs.lightgcl import (
     normalize_interactions,
     propagate,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 R = draw(6, 8) > 0.2
 A = normalize_interactions(R).double()

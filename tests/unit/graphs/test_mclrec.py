@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import normalize, nt_xent
 from cl_teach.datasets.interactions import item_sequences
@@ -16,11 +17,6 @@ from cl_teach.graphs.mclrec import (
     margin_regularizer,
     mclrec_terms,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 X, Y = draw(5, 4), draw(5, 4, seed=1)
 DATA = item_sequences(300, 40, 4, 8)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from sklearn.metrics import normalized_mutual_info_score
+from unit_helpers import draw
 
 from cl_teach.core import info_nce, normalize
 from cl_teach.datasets.networks import paper_network
@@ -20,11 +21,6 @@ from cl_teach.graphs.meow import (
     prototype_loss,
     weighted_contrast,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 A, B = normalize(draw(6, 4)), normalize(draw(6, 4, seed=1))
 ASSIGNMENTS = torch.tensor([[0, 0, 1, 1, 0, 1], [0, 1, 2, 2, 0, 1]])

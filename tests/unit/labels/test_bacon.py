@@ -8,6 +8,7 @@ from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from torch import nn
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.core import normalize, nt_xent, sup_con
 from cl_teach.labels.bacon import (
@@ -22,11 +23,6 @@ from cl_teach.labels.bacon import (
     self_distillation,
     soft_contrast,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 N, C = 5, 4
 Z = draw(2 * N, 6)

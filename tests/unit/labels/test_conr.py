@@ -5,14 +5,10 @@ import math
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import normalize, sup_con
 from cl_teach.labels.conr import conr, disagreements, rarity_weights
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 F = draw(10, 4)
 Y = torch.tensor([0.0, 1, 5, 6, 9], dtype=torch.float64).repeat(2)

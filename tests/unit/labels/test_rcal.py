@@ -6,6 +6,7 @@ import torch
 from sklearn.neighbors import LocalOutlierFactor
 from torch import nn
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.core import FeatureQueue, MomentumTeacher, draw_beta, info_nce
 from cl_teach.labels.rcal import (
@@ -19,11 +20,6 @@ from cl_teach.labels.rcal import (
     robust_gaussians,
     sample_features,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Z = draw(30, 3)
 Y = torch.arange(30) % 3

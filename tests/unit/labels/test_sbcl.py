@@ -7,6 +7,7 @@ import torch
 from sklearn.cluster import KMeans
 from sklearn.metrics import normalized_mutual_info_score
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import normalize, nt_xent, sup_con
 from cl_teach.labels.sbcl import (
@@ -19,11 +20,6 @@ from cl_teach.labels.sbcl import (
     subclass_terms,
     two_level_plain,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Z = draw(12, 5)
 LABELS = torch.tensor([0, 0, 0, 0, 1, 1]).repeat(2)

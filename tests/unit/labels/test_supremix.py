@@ -6,14 +6,10 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import normalize, sup_con
 from cl_teach.labels.supremix import draw_shares, mixed_positives, supremix
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Z = draw(8, 4)
 Y = torch.tensor([0.0, 1, 2, 4], dtype=torch.float64).repeat(2)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize
 from cl_teach.evaluation import mean_reciprocal_rank
@@ -22,11 +23,6 @@ from cl_teach.language.cocosoda import (
     queued_contrast,
     soft_pair,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 CODE, QUERY, CODE_KEY, QUERY_KEY = (draw(4, 6, seed=s) for s in range(4))
 QUEUES = Queues(*(draw(5, 6, seed=s) for s in range(4, 8)))

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import normalize
 from cl_teach.language.contrastive_search import (
@@ -21,11 +22,6 @@ from cl_teach.language.contrastive_search import (
     valid_tokens,
 )
 from cl_teach.models import LanguageModel
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 CONTEXT, CANDIDATES = draw(3, 5, 6), draw(3, 4, 6, seed=1)
 P = torch.tensor([[0.4, 0.3, 0.1, 0.05], [0.3, 0.3, 0.2, 0.1], [0.9, 0.04, 0.03, 0.01]], dtype=torch.float64)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize
 from cl_teach.language.cvib import (
@@ -18,11 +19,6 @@ from cl_teach.language.cvib import (
     noisy_mask,
     self_pruning_contrast,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 X, MEAN, RHO, NOISE = draw(3, 4, 6), draw(6, seed=1), draw(6, seed=2) - 1, draw(3, 6, seed=3)
 P, O = draw(5, 8, seed=4), draw(5, 8, seed=5)  # noqa: E741

@@ -7,6 +7,7 @@ import pytest
 import torch
 from scipy.stats import spearmanr
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import info_nce, normalize
 from cl_teach.language.debcse import (
@@ -20,10 +21,6 @@ from cl_teach.language.debcse import (
     pair_probabilities,
     surface_similarity,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def sentences(n, seed=0):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.language.qcrd import (
     QCRD,
@@ -16,11 +17,6 @@ from cl_teach.language.qcrd import (
     self_consistency_split,
     student_loss,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 ANSWER, LABEL = draw(3), torch.tensor(1)
 GOOD, BAD = draw(2, seed=1), draw(3, seed=2)

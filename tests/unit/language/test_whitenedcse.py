@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.linalg import sqrtm
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import info_nce, normalize
 from cl_teach.evaluation import effective_rank, uniformity
@@ -17,11 +18,6 @@ from cl_teach.language.whitenedcse import (
     inverse_square_root,
     one_to_many_contrast,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 H = draw(12, 8) @ draw(8, 8, seed=1) + 3
 ORDERS = draw_shuffles(3, 8, generator=torch.Generator().manual_seed(0))

@@ -5,15 +5,11 @@ import math
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import normalize
 from cl_teach.losses.amcl import AMCL, PairTemperature, amcl, optimal_positive_temperature, regularizer
 from cl_teach.losses.dcl import dcl
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 HEADS = draw(3, 8, 5)
 TAU = 0.2 + torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(1), dtype=torch.float64)

@@ -4,14 +4,10 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import info_nce, normalize
 from cl_teach.losses.cacr import cacr, cacr_momentum, cacr_terms, squared_distance
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 VIEWS = draw(4, 6, 5)
 

@@ -4,14 +4,10 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import normalize, nt_xent
 from cl_teach.losses.dcl import dcl, dclw, decoupled_terms, positive_weight
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Z1, Z2 = draw(6, 4), draw(6, 4, seed=1)
 

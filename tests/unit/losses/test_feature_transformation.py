@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import info_nce, normalize
 from cl_teach.losses.feature_transformation import (
@@ -11,11 +12,6 @@ from cl_teach.losses.feature_transformation import (
     interpolate,
     transformed_scores,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Q, K, QUEUE = draw(4, 6), draw(4, 6, seed=1), draw(9, 6, seed=2)
 PERM = torch.randperm(9, generator=torch.Generator().manual_seed(0))

@@ -4,13 +4,9 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.losses.groco import groco, group_order, soft_sort
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 VIEWS = draw(3, 8, 5)
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import info_nce, normalize, nt_xent, regression_loss
 from cl_teach.losses.hallucinator import (
@@ -12,11 +13,6 @@ from cl_teach.losses.hallucinator import (
     hallucinated_simclr,
     hallucinated_simsiam,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Q, K, QUEUE = draw(4, 5), normalize(draw(4, 5, seed=1)), draw(7, 5, seed=2)
 

@@ -4,15 +4,11 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import normalize
 from cl_teach.losses.dcl import dcl
 from cl_teach.losses.isogclr import ISogCLR, SogCLR, negative_similarities, robust_objective
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Z1, Z2, INDEX = draw(5, 4), draw(5, 4, seed=1), torch.tensor([7, 2, 0, 4, 9])
 

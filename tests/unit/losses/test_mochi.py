@@ -4,14 +4,10 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import info_nce, normalize
 from cl_teach.losses.mochi import Mixture, draw_mixture, hardest_rows, mix, mochi
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Q, K, QUEUE = draw(4, 6), draw(4, 6, seed=1), draw(20, 6, seed=2)
 HARD = hardest_rows(Q, QUEUE, 5)

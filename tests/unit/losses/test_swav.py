@@ -4,14 +4,10 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import normalize, sinkhorn
 from cl_teach.losses.swav import SwAV, push_front, swav
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 VIEWS, C = draw(4, 6, 5), normalize(draw(7, 5, seed=1))
 SCORES = normalize(VIEWS[0]) @ C.T

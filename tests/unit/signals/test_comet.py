@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.datasets.series import heart_beats
 from cl_teach.signals.comet import (
@@ -19,11 +20,6 @@ from cl_teach.signals.comet import (
     sample_loss,
     trial_batches,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 B, T, C = 5, 7, 3
 R1, R2 = draw(B, T, C), draw(B, T, C, seed=1)

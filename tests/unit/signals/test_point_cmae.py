@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn.functional import normalize
+from unit_helpers import draw
 
 from cl_teach.datasets.point_clouds import point_clouds
 from cl_teach.evaluation import effective_rank
@@ -19,10 +20,6 @@ from cl_teach.signals.point_cmae import (
     to_token_order,
     visible_first,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def masks(n, groups, seed, ratio=0.6):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import cosine_similarity, info_nce
 from cl_teach.theory.contrastive_loss_behaviour import (
@@ -19,11 +20,6 @@ from cl_teach.theory.contrastive_loss_behaviour import (
     simple_loss,
     simple_terms,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 F, G = draw(12, 6), draw(12, 6, seed=1)
 S = cosine_similarity(F, G)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.theory.directpred import (
     DirectPred,
@@ -16,10 +17,6 @@ from cl_teach.theory.directpred import (
     predictor_weights,
     symmetric_flow,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def correlation(seed=0, d=4):

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from scipy.integrate import solve_ivp
+from unit_helpers import draw
 
 from cl_teach.theory.linear_model import (
     escape_time,
@@ -18,10 +19,6 @@ from cl_teach.theory.linear_model import (
     weight_decay_fixed_point,
     weight_decay_threshold,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def moments(d=5, seed=0):

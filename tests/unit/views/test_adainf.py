@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import normalize, nt_xent
 from cl_teach.views.adainf import (
@@ -26,11 +27,6 @@ from cl_teach.views.adainf import (
     total_variation,
     training_step,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Z1, Z2 = draw(5, 4), draw(5, 4, seed=1)
 IDS = torch.tensor([3, 1, 3, 7, 0])

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.models.generator import ClassCritic, ClassTranslator
 from cl_teach.views.cdvg import (
@@ -20,11 +21,6 @@ from cl_teach.views.cdvg import (
     translated_views,
     translator_loss,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Z1, Z2, O1, O2 = draw(5, 6), draw(5, 6, seed=1), draw(5, 3, seed=2), draw(5, 3, seed=3)
 LABELS = torch.tensor([0, 2, 1, 1, 0])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize, nt_xent
 from cl_teach.views.customcontrast import (
@@ -20,11 +21,6 @@ from cl_teach.views.customcontrast import (
     picture_similarity,
     training_step,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 S = draw(2, 7, 4)
 Y = torch.tensor([0, 1, 0, 2, 0, 1, 3])  # subjects 2 and 3 have one picture

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.models import MLP
 from cl_teach.models.generator import VariationGenerator
@@ -28,11 +29,6 @@ from cl_teach.views.genview import (
     weighted_moco_loss,
     weighted_simsiam_loss,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 T1, T2, V = draw(5, 9, 6), draw(5, 9, 6, seed=1), draw(6, seed=2)
 Q1, Q2, K1, K2 = (draw(5, 4, seed=k) for k in range(4))

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.models import MLP
 from cl_teach.views.hydra import (
@@ -16,11 +17,6 @@ from cl_teach.views.hydra import (
     pair_contrast,
     pair_masks,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 LABELS = torch.tensor([0, 0, 1, 2, 2, 1, 3])
 PARTNERS = torch.tensor([1, 0, 2, 2, 4, 0, 1])  # class 4 is absent

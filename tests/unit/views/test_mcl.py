@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import clip_loss, cosine_similarity, normalize, nt_xent
 from cl_teach.evaluation import linear_probe
@@ -18,11 +19,6 @@ from cl_teach.views.mcl import (
     pure_batches,
     train_stage,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 Z1, Z2 = draw(7, 4), draw(7, 4, seed=1)
 Y = torch.tensor([0, 2, 0, 2, 5, 2, 0])

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from unit_helpers import draw
 
 from cl_teach.core import normalize
 from cl_teach.views.pixpro import (
@@ -20,11 +21,6 @@ from cl_teach.views.pixpro import (
     propagate,
     training_step,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 X1, X2, K1, K2 = (draw(3, 4, 2, 3, seed=s) for s in range(4))
 BOX1 = torch.tensor([[0.0, 0.0, 0.6, 0.5], [0.2, 0.1, 0.9, 0.8], [0.0, 0.0, 0.2, 0.2]], dtype=torch.float64)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.nn import functional as F
+from unit_helpers import draw
 
 from cl_teach.views.scatsimclr import (
     Adapter,
@@ -20,11 +21,6 @@ from cl_teach.views.scatsimclr import (
     scatsimclr_terms,
     shuffle_tiles,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 SCATTERING = Scattering((16, 16), scales=2, angles=4, dtype=torch.float64)
 IMAGES = draw(3, 2, 16, 16)

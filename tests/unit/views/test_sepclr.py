@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from unit_helpers import draw
 
 from cl_teach.core import normalize
 from cl_teach.models import MLP
@@ -20,11 +21,6 @@ from cl_teach.views.sepclr import (
     sepclr_terms,
     training_step,
 )
-
-
-def draw(*shape, seed=0):
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
 
 C1, C2, S1, S2 = draw(6, 4), draw(6, 4, seed=1), draw(6, 3, seed=2), draw(6, 3, seed=3)
 Y = torch.tensor([1, 0, 1, 1, 0, 1])
