@@ -7,8 +7,20 @@ numbers, and how bad input is answered).
 """
 
 from .assignment import sinkhorn
-from .contrast import clip_loss, info_nce, nt_xent, one_positive_contrast, reduce, softmax_contrast, sup_con
-from .draws import draw_beta
+from .contrast import (
+    check_scale,
+    check_temperature,
+    clip_loss,
+    info_nce,
+    nt_xent,
+    one_positive_contrast,
+    reduce,
+    softmax_contrast,
+    sup_con,
+    weighted_contrast,
+)
+from .draws import draw_beta, draw_seed
+from .precision import full_precision
 from .queue import FeatureQueue
 from .regression import regression_loss
 from .similarity import cosine_similarity, normalize, other_view_mask, same_label_mask, self_mask
@@ -16,11 +28,15 @@ from .teacher import MomentumTeacher
 from .tiles import tiled_contrast, tiling, use_tiles
 
 __all__ = [
+    "check_scale",
+    "check_temperature",
     "FeatureQueue",
     "MomentumTeacher",
     "clip_loss",
     "cosine_similarity",
     "draw_beta",
+    "draw_seed",
+    "full_precision",
     "info_nce",
     "normalize",
     "nt_xent",
@@ -36,4 +52,5 @@ __all__ = [
     "tiled_contrast",
     "tiling",
     "use_tiles",
+    "weighted_contrast",
 ]

@@ -7,12 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from .checks import check_embeddings, check_positive
+from .checks import check_count, check_positive, check_shapes
+from .precision import full_precision
 
 __all__ = ["sinkhorn"]
 
 
 @torch.no_grad()
+@full_precision
 def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tensor:
     r"""Soft codes that spread a batch evenly over the prototypes.
 
@@ -27,15 +29,13 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     Returns:
         ``(B, K)`` codes; rows sum to one, columns to B/K in the limit of many iterations.
 
-    Raises:
-        TypeError: not a floating tensor.
-        ValueError: not two-dimensional, NaN, epsilon or iterations not positive.
 
     Source: Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments (2020), section
         3.1 and the released code.
     """
-    check_embeddings(scores=scores)
-    check_positive(epsilon=epsilon, iterations=iterations)
+    check_shapes(scores=(scores, "b k"))
+    check_positive(epsilon=epsilon)
+    check_count(iterations=iterations)
     b, k = scores.shape
     log_q = scores / epsilon
     for _ in range(iterations):

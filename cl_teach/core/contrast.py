@@ -28,25 +28,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import (
-    check_batch,
-    check_choice,
-    check_embeddings,
-    check_labels,
-    check_mask,
-    check_positive,
-    check_same_length,
-    check_same_shape,
-    check_same_width,
-)
+from .checks import check_batch, check_choice, check_entries, check_labels, check_number, check_shapes
+from .precision import full_precision
 from .similarity import normalize, other_view_mask, same_label_mask, self_mask
 from .tiles import tiled_contrast, use_tiles
 
-__all__ = ["clip_loss", "info_nce", "nt_xent", "one_positive_contrast", "reduce", "softmax_contrast", "sup_con"]
+__all__ = [
+    "check_scale",
+    "check_temperature",
+    "clip_loss",
+    "info_nce",
+    "nt_xent",
+    "one_positive_contrast",
+    "reduce",
+    "softmax_contrast",
+    "sup_con",
+    "weighted_contrast",
+]
 
 REDUCTIONS = ("mean", "sum", "none")
+# One over it, times a cosine, is still a number of float32 with room to be added up.
+COLDEST = 1e-30
 
 
+@full_precision
 def softmax_contrast(
     logits: Tensor,
     positives: Tensor,
@@ -68,19 +73,17 @@ def softmax_contrast(
     Returns:
         Scalar, or ``(n,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: ``logits`` not floating, masks not boolean.
-        ValueError: shapes differ, NaN, a row without a positive, a positive that is no candidate.
-
     Source:
         Khosla et al., Supervised Contrastive Learning (2020), equations 2 (out) and 3 (in).
+
+    Example:
+        >>> logits = torch.zeros(2, 3)  # nothing is known about three candidates: a fair guess costs log 3
+        >>> round(softmax_contrast(logits, torch.eye(2, 3, dtype=torch.bool)).exp().item(), 3)
+        3.0
     """
-    check_embeddings(logits=logits)
-    check_mask(positives, tuple(logits.shape), name="positives")
+    check_shapes(logits=(logits, "n m"), positives=(positives, "n m", bool), candidates=(candidates, "n m", bool))
     check_choice(("out", "in"), variant=variant)
     check_choice(REDUCTIONS, reduction=reduction)
-    if candidates is not None:
-        check_mask(candidates, tuple(logits.shape), name="candidates")
     _check_positives(positives, candidates)
 
     if candidates is not None:
@@ -94,6 +97,70 @@ def softmax_contrast(
     return reduce(loss, reduction)
 
 
+@full_precision
+def weighted_contrast(
+    logits: Tensor,
+    positives: Tensor,
+    candidates: Tensor | None = None,
+    *,
+    variant: str = "out",
+    reduction: str = "mean",
+) -> Tensor:
+    r"""The softmax contrast with degrees instead of masks: how much of a positive, how often a candidate.
+
+    .. math::
+        \ell_i = -\sum_j \bar P_{ij} \log\frac{e^{s_{ij}}}{\sum_a C_{ia}\,e^{s_{ia}}},
+        \qquad \bar P_{ij} = \frac{P_{ij}}{\sum_k P_{ik}}
+
+    Weights of 0 and 1 give `softmax_contrast`. A candidate of weight 2 counts as two equal candidates. Unlike there, a
+    positive need not be a candidate (the decoupled losses leave it out), so the loss can be negative.
+
+    Args:
+        logits: ``(n, m)`` floating, similarity divided by temperature.
+        positives: ``(n, m)`` weights P of at least 0, floating or boolean; no row of zeros. Only their ratios matter.
+        candidates: ``(n, m)`` weights C of at least 0, floating or boolean; no row of zeros. None means all 1.
+        variant: ``"out"`` as above, ``"in"`` for minus the logarithm of the weighted mean of the probabilities.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the n anchors.
+
+    Returns:
+        Scalar, or ``(n,)`` with ``reduction="none"``. Weights may carry a gradient where they are positive.
+
+    Example:
+        >>> logits, own = torch.zeros(2, 3), torch.eye(2, 3)
+        >>> round(weighted_contrast(logits, own, torch.tensor([[1.0, 2.0, 5.0]]).repeat(2, 1)).exp().item(), 3)
+        8.0
+    """
+    positives = positives.to(logits.dtype) if _is_mask(positives) else positives
+    candidates = candidates.to(logits.dtype) if _is_mask(candidates) else candidates
+    check_shapes(logits=(logits, "n m"), positives=(positives, "n m"), candidates=(candidates, "n m"))
+    weights = {"positives": positives} | ({} if candidates is None else {"candidates": candidates})
+    check_entries(0, math.inf, **weights)
+    check_choice(("out", "in"), variant=variant)
+    check_choice(REDUCTIONS, reduction=reduction)
+    for name, weight in weights.items():
+        if not torch.compiler.is_compiling() and not (empty := weight.sum(1) > 0).all():
+            raise ValueError(f"{name}: every row needs a weight above 0, row {int((~empty).nonzero()[0])} has none")
+
+    log_z = (logits if candidates is None else logits + _log(candidates)).logsumexp(1)  # (n,)
+    share = positives / positives.sum(1, keepdim=True)  # (n, m)
+    if variant == "out":
+        own = (share * logits).sum(1)
+    else:
+        own = (logits + _log(share)).logsumexp(1)
+    return reduce(log_z - own, reduction)
+
+
+def _is_mask(x: Tensor | None) -> bool:
+    return isinstance(x, Tensor) and x.dtype == torch.bool
+
+
+def _log(weights: Tensor) -> Tensor:
+    """Logarithm, minus infinity at 0 with a gradient of 0 there: what is no candidate stays none."""
+    none = weights == 0
+    return weights.masked_fill(none, 1.0).log().masked_fill(none, -math.inf)
+
+
+@full_precision
 def info_nce(
     query: Tensor,
     positive: Tensor,
@@ -118,31 +185,24 @@ def info_nce(
     Returns:
         Scalar, or ``(n,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, a single row without ``negatives``, NaN, temperature not positive.
 
     Source:
         van den Oord et al., Representation Learning with Contrastive Predictive Coding (2018), equation 4;
         with a queue: He et al., Momentum Contrast (2020), equation 1.
     """
-    check_embeddings(query=query, positive=positive)
-    check_same_shape(query=query, positive=positive)
-    check_positive(temperature=temperature)
+    own = "n k d" if isinstance(negatives, Tensor) and negatives.ndim == 3 else "k d"
+    check_shapes(query=(query, "n d"), positive=(positive, "n d"), negatives=(negatives, own))
+    check_temperature(temperature)
     q, k = normalize(query), normalize(positive)
     if negatives is None:
         check_batch(len(q), 2, name="query", why="to have a negative (or pass negatives)")
         logits = q @ k.mT / temperature  # (n, n), the positive on the diagonal
         return softmax_contrast(logits, self_mask(len(q), q.device), reduction=reduction)
-
-    check_embeddings(negatives=negatives, ndim=3 if negatives.ndim == 3 else 2)
-    check_same_width(query=query, negatives=negatives)
-    if negatives.ndim == 3 and len(negatives) != len(query):
-        raise ValueError(f"negatives: expected one set for each of {len(query)} queries, got {len(negatives)}")
     others = (normalize(negatives) @ q[..., None]).squeeze(-1) if negatives.ndim == 3 else q @ normalize(negatives).mT
     return one_positive_contrast((q * k).sum(1) / temperature, others / temperature, reduction=reduction)
 
 
+@full_precision
 def one_positive_contrast(positive: Tensor, negatives: Tensor, *, reduction: str = "mean") -> Tensor:
     """The softmax contrast where each anchor has one positive and its own list of negatives, given as logits.
 
@@ -154,19 +214,15 @@ def one_positive_contrast(positive: Tensor, negatives: Tensor, *, reduction: str
     Returns:
         Scalar, or ``(n,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN.
     """
-    check_embeddings(ndim=1, positive=positive)
-    check_embeddings(negatives=negatives)
-    check_same_length(positive=positive, negatives=negatives)
+    check_shapes(positive=(positive, "n"), negatives=(negatives, "n k"))
     logits = torch.cat([positive[:, None], negatives], 1)  # (n, 1 + k)
     first = torch.zeros_like(logits, dtype=torch.bool)
     first[:, 0] = True
     return softmax_contrast(logits, first, reduction=reduction)
 
 
+@full_precision
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean") -> Tensor:
     r"""NT-Xent, the loss of SimCLR: each of the 2N embeddings looks for its other view among the 2N - 1 others.
 
@@ -182,16 +238,13 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
     Returns:
         Scalar, or ``(2N,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, fewer than two samples, NaN, temperature not positive.
 
     Source:
         Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (2020), equation 1.
     """
-    check_embeddings(z1=z1, z2=z2)
-    check_same_shape(z1=z1, z2=z2)
-    check_positive(temperature=temperature)
+    check_shapes(z1=(z1, "n d"), z2=(z2, "n d"))
+    check_temperature(temperature)
+    check_choice(REDUCTIONS, reduction=reduction)
     check_batch(len(z1), 2, name="z1", why="to have a negative")
     n = len(z1)
     z = normalize(torch.cat([z1, z2]))  # (2N, d)
@@ -203,6 +256,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
     )
 
 
+@full_precision
 def sup_con(
     z: Tensor,
     labels: Tensor,
@@ -226,18 +280,16 @@ def sup_con(
     Returns:
         Scalar, or ``(m,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, temperature not positive, or a label that occurs only once.
 
     Source:
         Khosla et al., Supervised Contrastive Learning (2020), equations 2 and 3. Their released code multiplies the
         result by temperature / base temperature (0.07 by default); here that factor is 1.
     """
-    check_embeddings(z=z)
-    check_labels(labels, len(z))
-    check_positive(temperature=temperature)
+    check_shapes(z=(z, "m d"), labels=(labels, "m", int))
+    labels = check_labels(labels, len(z))
+    check_temperature(temperature)
     check_choice(("out", "in"), variant=variant)
+    check_choice(REDUCTIONS, reduction=reduction)
     _check_company(labels)
     z = normalize(z)
     if use_tiles(temperature):
@@ -267,6 +319,7 @@ def _check_company(labels: Tensor) -> None:
         raise ValueError(f"labels: every label must occur at least twice, {alone} occurs once; pass two views of each")
 
 
+@full_precision
 def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
     r"""CLIP: image i finds caption i among all captions, caption i finds image i among all images; the mean of both.
 
@@ -281,17 +334,13 @@ def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
     Returns:
         Scalar. A single pair gives 0: there is nothing to confuse it with.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, or ``log_scale`` not finite.
 
     Source:
         Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021), figure 3.
     """
-    check_embeddings(image=image, text=text)
-    check_same_shape(image=image, text=text)
+    check_shapes(image=(image, "n d"), text=(text, "n d"))
+    check_scale(log_scale)
     log_scale = torch.as_tensor(log_scale, dtype=image.dtype, device=image.device)
-    check_embeddings(ndim=0, log_scale=log_scale)
     a, b = normalize(image), normalize(text)
     if use_tiles(log_scale):
         return tiled_contrast(a, b, log_scale.exp(), positive=0).mean()
@@ -301,15 +350,37 @@ def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
 
 
 def reduce(loss: Tensor, reduction: str) -> Tensor:
-    """Mean, sum or nothing over the anchors, as in ``torch.nn.functional``.
-
-    Raises:
-        ValueError: ``reduction`` is not ``"mean"``, ``"sum"`` or ``"none"``.
-    """
+    """Mean, sum or nothing over the anchors, as in ``torch.nn.functional``."""
     check_choice(REDUCTIONS, reduction=reduction)
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
+
+
+def check_temperature(temperature: float | Tensor, *, name: str = "temperature") -> None:
+    """Check a temperature (or a tensor of temperatures, one an anchor): above 0, and not so low that logits overflow.
+
+    Raises:
+        ValueError: below 1e-30, where similarities divided by it leave the range of float32.
+    """
+    if isinstance(temperature, Tensor) and temperature.ndim > 0:
+        check_entries(COLDEST, math.inf, **{name: temperature})
+    else:
+        number = check_number(name, temperature)
+        if number is not None and not COLDEST <= number < math.inf:
+            raise ValueError(f"{name}: expected a finite number greater than 0 (at least {COLDEST:g}), got {number:g}")
+
+
+def check_scale(log_scale: float | Tensor, *, name: str = "log_scale") -> None:
+    """Check the logarithm of an inverse temperature: a finite number that has not run away.
+
+    Raises:
+        ValueError: above 69 = log(1e30), where similarities times its exponential leave the range of float32. A learned
+            scale is to be clamped after each step; CLIP's limit is log(100) = 4.6.
+    """
+    number = check_number(name, log_scale)
+    if number is not None and not abs(number) <= -math.log(COLDEST):
+        raise ValueError(f"{name}: expected a finite number of at most 69 (clamp it after each step), got {number:g}")
 
 
 def _check_positives(positives: Tensor, candidates: Tensor | None) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .checks import check_embeddings
+from .checks import check_count, check_shapes
 from .similarity import normalize
 
 __all__ = ["FeatureQueue"]
@@ -31,13 +31,9 @@ class FeatureQueue(nn.Module):
             size: how many embeddings it holds at most.
             dim: their dimension.
 
-        Raises:
-            ValueError: ``size`` or ``dim`` below 1.
         """
         super().__init__()
-        for name, value in (("size", size), ("dim", dim)):
-            if value < 1:
-                raise ValueError(f"{name}: expected at least 1, got {value}")
+        check_count(size=size, dim=dim)
         self.register_buffer("storage", torch.zeros(size, dim))
         self.register_buffer("cursor", torch.tensor(0))  # where the next row goes
         self.register_buffer("count", torch.tensor(0))  # how many rows are filled
@@ -64,13 +60,8 @@ class FeatureQueue(nn.Module):
         Args:
             features: ``(n, dim)`` floating.
 
-        Raises:
-            TypeError: not a floating tensor.
-            ValueError: wrong width, empty or not finite.
         """
-        check_embeddings(features=features)
-        if features.shape[1] != self.storage.shape[1]:
-            raise ValueError(f"features: expected width {self.storage.shape[1]}, got {tuple(features.shape)}")
+        check_shapes(features=(features, f"n {self.storage.shape[1]}"))
         kept = normalize(features.detach())[-self.size :].to(self.storage)
         rows = (self.cursor + torch.arange(len(kept), device=self.storage.device)) % self.size
         self.storage[rows] = kept

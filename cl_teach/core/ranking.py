@@ -5,11 +5,13 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import check_embeddings, check_same_shape
+from .checks import check_shapes
+from .precision import full_precision
 
 __all__ = ["bpr"]
 
 
+@full_precision
 def bpr(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     r"""Bayesian personalized ranking: a met item should score above one that was not met.
 
@@ -23,13 +25,9 @@ def bpr(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
     Returns:
         Scalar; log 2 where positives and negatives coincide.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN.
 
     Source:
         Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback (2009), section 4.1.
     """
-    check_embeddings(users=users, positives=positives, negatives=negatives)
-    check_same_shape(users=users, positives=positives, negatives=negatives)
+    check_shapes(users=(users, "b d"), positives=(positives, "b d"), negatives=(negatives, "b d"))
     return -F.logsigmoid((users * (positives - negatives)).sum(1)).mean()

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from .checks import check_embeddings, check_same_shape
+from .checks import check_shapes
 from .contrast import reduce
+from .precision import full_precision
 from .similarity import normalize
 
 __all__ = ["regression_loss"]
 
 
+@full_precision
 def regression_loss(prediction: Tensor, target: Tensor, *, reduction: str = "mean") -> Tensor:
     r"""Squared distance between the directions of prediction and target, with no gradient to the target.
 
@@ -29,15 +31,11 @@ def regression_loss(prediction: Tensor, target: Tensor, *, reduction: str = "mea
     Returns:
         Scalar, or ``(n,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, empty or not finite.
 
     Source:
         Grill et al., Bootstrap Your Own Latent (2020), equation 2; Chen and He, Exploring Simple Siamese Representation
         Learning (2021), equation 1.
     """
-    check_embeddings(prediction=prediction, target=target)
-    check_same_shape(prediction=prediction, target=target)
+    check_shapes(prediction=(prediction, "n d"), target=(target, "n d"))
     cosine = (normalize(prediction) * normalize(target.detach())).sum(1)  # (n,)
     return reduce(2 - 2 * cosine, reduction)

@@ -9,31 +9,45 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_embeddings, check_same_width
+from .checks import check_shapes, check_type
+from .precision import full_precision
 
 __all__ = ["cosine_similarity", "normalize", "other_view_mask", "same_label_mask", "self_mask"]
 
 # Below this length a vector has no direction that can be trusted.
 _SHORTEST = 1e-12
+# The square of a longer entry leaves the range of float32.
+_LARGE = 1e18
 
 
 def normalize(x: Tensor, dim: int = -1) -> Tensor:
     r"""Scale vectors to length one: :math:`\hat x = x / \lVert x\rVert_2`.
 
     A zero vector has no direction. It stays zero, and its gradient passes through unscaled, so that training can move
-    it away; dividing by a tiny constant instead would multiply that gradient by :math:`10^{12}`.
+    it away; dividing by a tiny constant instead would multiply that gradient by :math:`10^{12}`. Long vectors keep
+    their direction: lengths are taken in at least float32, and entries whose square would overflow are scaled first.
 
     Args:
         x: floating tensor of any shape.
         dim: the dimension that holds the vectors.
 
     Returns:
-        Tensor of the same shape.
+        Tensor of the same shape and dtype.
+
+    Example:
+        >>> normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
+        [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
-    return x / length.masked_fill(length <= _SHORTEST, 1.0)
+    check_type(Tensor, x=x)
+    wide = x.to(torch.promote_types(x.dtype, torch.float32))
+    if wide.numel():
+        largest = wide.detach().abs().amax(dim, keepdim=True)
+        wide = wide / largest.where(largest > _LARGE, 1.0)  # a factor has no part in a direction, nor in its gradient
+    length = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
+    return (wide / length.masked_fill(length <= _SHORTEST, 1.0)).to(x.dtype)
 
 
+@full_precision
 def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     r"""All pairwise cosines :math:`s_{ij} = \hat a_i^\top \hat b_j` in one matrix product.
 
@@ -44,12 +58,8 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         ``(n, m)`` similarities in [-1, 1].
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: not two-dimensional, empty, not finite, or of different width.
     """
-    check_embeddings(a=a, b=b)
-    check_same_width(a=a, b=b)
+    check_shapes(a=(a, "n d"), b=(b, "m d"))
     return normalize(a) @ normalize(b).mT
 
 
