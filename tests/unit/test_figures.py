@@ -15,6 +15,8 @@ import matplotlib.pyplot as plt  # noqa: E402
 from PIL import Image  # noqa: E402
 
 from cl_teach import figures as fig  # noqa: E402
+from cl_teach import survey  # noqa: E402
+from cl_teach.figures import look, plots  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -79,20 +81,22 @@ def test_all_colors_belong_to_the_palette():
 
 
 def test_methods_of_one_part_differ_from_each_other_and_from_their_baseline():
-    losses = "dcl cacr isogclr amcl mochi feature-transformation hallucinator groco swav NT-Xent MoCo".split()
-    labels = "sbcl bacon rcal supremix conr SupCon NT-Xent".split()
-    crossmodal = "improved-vlp cwcl visualness one-to-k more CLIP InfoNCE".split()
-    for names in (losses, labels, crossmodal):
-        looks = [fig.style(name) for name in names]
-        assert all((a.color, a.linestyle) != (b.color, b.linestyle) for a, b in combinations(looks, 2))
+    """No losses in two parts look the same beside SimCLR and MoCo, no labels beside SupCon, no captions beside CLIP."""
+    baselines = {5: ["SupCon"], 7: ["CLIP"]}
+    for part in survey.parts():
+        names = [method.slug for method in survey.load() if method.part == part.number]
+        names += ["NT-Xent", "InfoNCE", "MoCo", *baselines.get(part.number, [])]
+        for a, b in combinations(names, 2):
+            one, two = fig.style(a), fig.style(b)
+            assert (one.color, one.linestyle) != (two.color, two.linestyle), f"{a} and {b} look the same"
 
 
 def test_text_on_white_has_enough_contrast():
     for hue in set(fig.COLORS.values()):
-        ink = fig._ink(hue)
+        ink = look.ink(hue)
         rgb = torch.tensor([int(ink[i : i + 2], 16) for i in (1, 3, 5)]).numpy() / 255
-        assert fig._contrast_with_white(rgb) >= 4.45
-    assert fig._ink(fig.BLUE) == fig.BLUE
+        assert look.contrast_with_white(rgb) >= 4.45
+    assert look.ink(fig.BLUE) == fig.BLUE
 
 
 # frames
@@ -280,6 +284,6 @@ def test_image_grid_refuses_bad_images():
 
 
 def test_spread_keeps_the_order_and_the_gap_and_leaves_distant_ones_alone():
-    assert fig._spread([5.0, 0.0, 0.5], 1.0) == [5.0, -0.25, 0.75]
-    spread = sorted(fig._spread([1.0, 1.0, 1.0, 1.2], 0.5))
+    assert plots.spread_apart([5.0, 0.0, 0.5], 1.0) == [5.0, -0.25, 0.75]
+    spread = sorted(plots.spread_apart([1.0, 1.0, 1.0, 1.2], 0.5))
     assert all(b - a >= 0.5 - 1e-9 for a, b in zip(spread, spread[1:], strict=False))
