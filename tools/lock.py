@@ -30,7 +30,7 @@ DIRECT: dict[str, tuple[str, ...]] = {
     ),
     "running notebooks": ("ipykernel", "jupyter-client", "nbclient", "nbconvert", "nbformat"),
     "the book": ("jupyter-book", "sphinx-exercise", "sphinx-proof", "sphinxcontrib-bibtex"),
-    "tests": ("pytest", "pytest-xdist", "nbval", "playwright", "axe-playwright-python"),
+    "tests": ("pytest", "pytest-xdist", "hypothesis", "nbval", "playwright", "axe-playwright-python"),
     "assignments": ("otter-grader", "jupytext"),
     "style, types, spelling": ("ruff", "mypy", "codespell"),
     "installing cl_teach itself": ("setuptools", "wheel"),

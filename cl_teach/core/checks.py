@@ -28,9 +28,11 @@ __all__ = [
     "check_callable",
     "check_choice",
     "check_count",
+    "check_device",
     "check_embeddings",
     "check_entries",
     "check_flag",
+    "check_floating",
     "check_generator",
     "check_in_range",
     "check_labels",
@@ -38,12 +40,14 @@ __all__ = [
     "check_module",
     "check_number",
     "check_positive",
+    "check_same_device",
     "check_same_length",
     "check_same_shape",
     "check_same_width",
     "check_shapes",
     "check_square",
     "check_type",
+    "finite_result",
 ]
 
 # The floating types that torch computes with; float8 tensors exist, but hardly an operation does.
@@ -59,8 +63,8 @@ def check_shapes(**specs: tuple[Any, ...]) -> dict[str, int]:
 
     Each argument is ``(tensor, shape)`` for a floating tensor, which must be finite, or ``(tensor, shape, int)`` or
     ``(tensor, shape, bool)``. A shape is a string of sizes: a name, a number, or a leading ``...`` for any dimensions.
-    ``None`` stands for an optional tensor that was left out. Empty tensors are refused, and so are tensors on different
-    devices. Floating tensors may differ in dtype: see `cl_teach.core.precision`.
+    ``(tensor, "n d?")`` is optional: ``None`` passes. Empty tensors are refused, and so are tensors on different devices.
+    Floating tensors may differ in dtype: see `cl_teach.core.precision`.
 
     Returns:
         The size of each name.
@@ -77,8 +81,10 @@ def check_shapes(**specs: tuple[Any, ...]) -> dict[str, int]:
     device: torch.device | None = None
     first = ""
     for name, (x, shape, *rest) in specs.items():
-        if x is None:
-            continue
+        if shape.endswith("?"):
+            if x is None:
+                continue
+            shape = shape[:-1]
         _check_kind(name, x, rest[0] if rest else float)
         dims = shape.split()
         if dims and dims[0] == "...":
@@ -109,7 +115,13 @@ def check_embeddings(*, ndim: int = 2, **tensors: Tensor) -> None:
         if x.ndim != ndim:
             raise ValueError(f"{name}: expected {ndim} dimensions, got shape {tuple(x.shape)}")
         _check_filled(name, x)
-    _check_same_device(tensors)
+    check_same_device(**tensors)
+
+
+def check_floating(**tensors: Tensor) -> None:
+    """Check that each is a tensor of a floating dtype, whatever its shape and its values."""
+    for name, x in tensors.items():
+        _check_kind(name, x, float)
 
 
 def check_same_shape(**tensors: Tensor) -> None:
@@ -117,7 +129,7 @@ def check_same_shape(**tensors: Tensor) -> None:
     _check_tensors(tensors)
     if len({tuple(x.shape) for x in tensors.values()}) > 1:
         raise ValueError(f"{_names(tensors)}: expected equal shapes, got {_shapes(tensors)}")
-    _check_same_device(tensors)
+    check_same_device(**tensors)
 
 
 def check_same_length(**tensors: Tensor) -> None:
@@ -125,7 +137,7 @@ def check_same_length(**tensors: Tensor) -> None:
     _check_tensors(tensors, ndim=1)
     if len({x.shape[0] for x in tensors.values()}) > 1:
         raise ValueError(f"{_names(tensors)}: expected equally many rows, got {_shapes(tensors)}")
-    _check_same_device(tensors)
+    check_same_device(**tensors)
 
 
 def check_same_width(**tensors: Tensor) -> None:
@@ -133,7 +145,15 @@ def check_same_width(**tensors: Tensor) -> None:
     _check_tensors(tensors, ndim=1)
     if len({x.shape[-1] for x in tensors.values()}) > 1:
         raise ValueError(f"{_names(tensors)}: expected equal last dimensions, got {_shapes(tensors)}")
-    _check_same_device(tensors)
+    check_same_device(**tensors)
+
+
+def check_same_device(**tensors: Tensor) -> None:
+    """Check that all tensors are on one device."""
+    devices = {x.device for x in tensors.values()}
+    if len(devices) > 1:
+        came = ", ".join(f"{name} on {x.device}" for name, x in tensors.items())
+        raise ValueError(f"{_names(tensors)}: expected one device, got {came}")
 
 
 def check_square(minimum: int = 1, **matrices: Tensor) -> None:
@@ -268,7 +288,36 @@ def check_type(kind: type | tuple[type, ...], **values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, kind):
             kinds = kind if isinstance(kind, tuple) else (kind,)
-            raise TypeError(f"{name}: expected {' or '.join(k.__name__ for k in kinds)}, got {type(value).__name__}")
+            raise TypeError(
+                f"{name}: expected {' or '.join('None' if k is type(None) else k.__name__ for k in kinds)}, got {type(value).__name__}"
+            )
+
+
+def check_device(device: torch.device | str | None, *, name: str = "device") -> None:
+    """Check that it is a device, the name of one, or None for the default."""
+    check_type((torch.device, str, type(None)), **{name: device})
+    try:
+        torch.device("cpu" if device is None else device)
+    except RuntimeError as error:
+        raise ValueError(f"{name}: expected a device such as 'cpu' or 'cuda:0', got {device!r}") from error
+
+
+def finite_result(result: Tensor, **arguments: Any) -> Tensor:
+    """The result, if it is finite: the last line of a formula that overflows for finite arguments.
+
+    Example:
+        >>> finite_result(torch.tensor(1e30) ** 2, gap=torch.tensor(1e30))
+        Traceback (most recent call last):
+        ValueError: gap: expected numbers whose result is finite in torch.float32, got gap up to 1e+30
+    """
+    if not torch.compiler.is_compiling() and not _is_finite(result):
+        came = ", ".join(
+            f"{name} up to {x.abs().max().item():g}" if isinstance(x, Tensor) else f"{name} {x}"
+            for name, x in arguments.items()
+        )
+        names = ", ".join(arguments)
+        raise ValueError(f"{names}: expected numbers whose result is finite in {result.dtype}, got {came}")
+    return result
 
 
 def check_flag(**flags: bool) -> None:
@@ -340,13 +389,6 @@ def _check_tensors(tensors: dict[str, Tensor], ndim: int = 0) -> None:
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
         if x.ndim < ndim:
             raise ValueError(f"{name}: expected at least one dimension, got shape {tuple(x.shape)}")
-
-
-def _check_same_device(tensors: dict[str, Tensor]) -> None:
-    devices = {x.device for x in tensors.values()}
-    if len(devices) > 1:
-        came = ", ".join(f"{name} on {x.device}" for name, x in tensors.items())
-        raise ValueError(f"{_names(tensors)}: expected one device, got {came}")
 
 
 def _spell(shape: str) -> str:

@@ -81,7 +81,7 @@ def softmax_contrast(
         >>> round(softmax_contrast(logits, torch.eye(2, 3, dtype=torch.bool)).exp().item(), 3)
         3.0
     """
-    check_shapes(logits=(logits, "n m"), positives=(positives, "n m", bool), candidates=(candidates, "n m", bool))
+    check_shapes(logits=(logits, "n m"), positives=(positives, "n m", bool), candidates=(candidates, "n m?", bool))
     check_choice(("out", "in"), variant=variant)
     check_choice(REDUCTIONS, reduction=reduction)
     _check_positives(positives, candidates)
@@ -130,9 +130,10 @@ def weighted_contrast(
         >>> round(weighted_contrast(logits, own, torch.tensor([[1.0, 2.0, 5.0]]).repeat(2, 1)).exp().item(), 3)
         8.0
     """
+    check_shapes(logits=(logits, "n m"))
     positives = positives.to(logits.dtype) if _is_mask(positives) else positives
     candidates = candidates.to(logits.dtype) if _is_mask(candidates) else candidates
-    check_shapes(logits=(logits, "n m"), positives=(positives, "n m"), candidates=(candidates, "n m"))
+    check_shapes(logits=(logits, "n m"), positives=(positives, "n m"), candidates=(candidates, "n m?"))
     weights = {"positives": positives} | ({} if candidates is None else {"candidates": candidates})
     check_entries(0, math.inf, **weights)
     check_choice(("out", "in"), variant=variant)
@@ -191,7 +192,7 @@ def info_nce(
         with a queue: He et al., Momentum Contrast (2020), equation 1.
     """
     own = "n k d" if isinstance(negatives, Tensor) and negatives.ndim == 3 else "k d"
-    check_shapes(query=(query, "n d"), positive=(positive, "n d"), negatives=(negatives, own))
+    check_shapes(query=(query, "n d"), positive=(positive, "n d"), negatives=(negatives, own + "?"))
     check_temperature(temperature)
     q, k = normalize(query), normalize(positive)
     if negatives is None:
@@ -352,6 +353,7 @@ def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
 def reduce(loss: Tensor, reduction: str) -> Tensor:
     """Mean, sum or nothing over the anchors, as in ``torch.nn.functional``."""
     check_choice(REDUCTIONS, reduction=reduction)
+    check_shapes(loss=(loss, "..."))
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()
@@ -391,4 +393,4 @@ def _check_positives(positives: Tensor, candidates: Tensor | None) -> None:
         raise ValueError(f"positives: every row needs at least one true entry, row {row} has none")
     if candidates is not None and (positives & ~candidates).any():
         row, column = (positives & ~candidates).nonzero()[0].tolist()
-        raise ValueError(f"candidates: must contain every positive, entry ({row}, {column}) is missing")
+        raise ValueError(f"positives, candidates: every positive must be a candidate, entry ({row}, {column}) is none")

@@ -6,7 +6,7 @@ import math
 
 from torch import Tensor, nn
 
-from .checks import check_choice, check_embeddings, check_in_range, check_positive, check_same_shape
+from .checks import check_choice, check_embeddings, check_in_range, check_positive, check_same_shape, finite_result
 from .precision import full_precision
 
 __all__ = ["preference_loss"]
@@ -35,4 +35,5 @@ def preference_loss(gap: Tensor, reference_gap: Tensor | float, beta: float = 0.
     check_positive(beta=beta)
     check_choice(("dpo", "ipo"), kind=kind)
     margin = gap - reference_gap
-    return -nn.functional.logsigmoid(beta * margin) if kind == "dpo" else (margin - 1 / (2 * beta)).square()
+    loss = -nn.functional.logsigmoid(beta * margin) if kind == "dpo" else (margin - 1 / (2 * beta)).square()
+    return finite_result(loss, gap=gap, reference_gap=reference_gap, beta=beta)

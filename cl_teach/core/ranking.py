@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import check_shapes
+from .checks import check_shapes, finite_result
 from .precision import full_precision
 
 __all__ = ["bpr"]
@@ -30,4 +30,5 @@ def bpr(users: Tensor, positives: Tensor, negatives: Tensor) -> Tensor:
         Rendle et al., BPR: Bayesian Personalized Ranking from Implicit Feedback (2009), section 4.1.
     """
     check_shapes(users=(users, "b d"), positives=(positives, "b d"), negatives=(negatives, "b d"))
-    return -F.logsigmoid((users * (positives - negatives)).sum(1)).mean()
+    loss = -F.logsigmoid((users * (positives - negatives)).sum(1)).mean()
+    return finite_result(loss, users=users, positives=positives, negatives=negatives)

@@ -9,7 +9,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .checks import check_shapes, check_type
+from .checks import (
+    check_count,
+    check_device,
+    check_embeddings,
+    check_floating,
+    check_labels,
+    check_same_device,
+    check_shapes,
+)
 from .precision import full_precision
 
 __all__ = ["cosine_similarity", "normalize", "other_view_mask", "same_label_mask", "self_mask"]
@@ -38,11 +46,12 @@ def normalize(x: Tensor, dim: int = -1) -> Tensor:
         >>> normalize(torch.tensor([[3.0, 4.0], [0.0, 0.0]])).tolist()
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
-    check_type(Tensor, x=x)
+    check_floating(x=x)
+    check_count(-x.ndim, x.ndim - 1, dim=dim)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    if wide.numel():
-        largest = wide.detach().abs().amax(dim, keepdim=True)
-        wide = wide / largest.where(largest > _LARGE, 1.0)  # a factor has no part in a direction, nor in its gradient
+    largest = wide.detach().abs().amax(dim, keepdim=True)
+    check_embeddings(ndim=x.ndim, x=largest)  # finite if all entries are, and so much smaller than they
+    wide = wide / largest.where(largest > _LARGE, 1.0)  # a factor has no part in a direction, nor in its gradient
     length = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
     return (wide / length.masked_fill(length <= _SHORTEST, 1.0)).to(x.dtype)
 
@@ -65,11 +74,14 @@ def cosine_similarity(a: Tensor, b: Tensor) -> Tensor:
 
 def self_mask(n: int, device: torch.device | str | None = None) -> Tensor:
     """``(n, n)`` boolean, true where a row meets itself."""
+    check_count(n=n)
+    check_device(device)
     return torch.eye(n, dtype=torch.bool, device=device)
 
 
 def other_view_mask(n: int, device: torch.device | str | None = None) -> Tensor:
     """``(2n, 2n)`` boolean for two stacked views: true where row ``i`` meets the other view of the same sample."""
+    check_count(n=n)
     return self_mask(2 * n, device).roll(n, dims=1)
 
 
@@ -80,4 +92,7 @@ def same_label_mask(a: Tensor, b: Tensor | None = None) -> Tensor:
         a: ``(n,)`` integer labels.
         b: ``(m,)`` integer labels, or None.
     """
-    return a[:, None] == (a if b is None else b)[None, :]
+    a = check_labels(a, name="a")
+    b = a if b is None else check_labels(b, name="b")
+    check_same_device(a=a, b=b)
+    return a[:, None] == b

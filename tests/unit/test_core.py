@@ -21,6 +21,8 @@ from cl_teach.core import (
     same_label_mask,
     softmax_contrast,
     sup_con,
+    tiling,
+    weighted_contrast,
 )
 
 DTYPES = {torch.float64: 1e-12, torch.float32: 1e-4, torch.bfloat16: 5e-2, torch.float16: 1e-2}
@@ -266,8 +268,84 @@ def test_every_precision_agrees_with_float64(dtype):
         (clip_loss(a, b, 0.7), clip_loss(z1, z2, 0.7)),
         (regression_loss(a, b), regression_loss(z1, z2)),
     ]:
-        assert got.dtype == dtype
+        assert got.dtype == torch.promote_types(dtype, torch.float32)
         assert got.item() == pytest.approx(expected.item(), rel=DTYPES[dtype])
+
+
+@pytest.mark.parametrize("half", [torch.bfloat16, torch.float16])
+def test_half_precision_embeddings_meet_float32_ones(half):
+    z1, z2, queue = draw(6, 8, dtype=torch.float32), draw(6, 8, seed=1, dtype=torch.float32), draw(9, 8, seed=2)
+    z = z1.to(half).requires_grad_()
+    for mixed, wide in [
+        (nt_xent(z, z2, 0.2), nt_xent(z1.to(half).float(), z2, 0.2)),
+        (info_nce(z, z2, queue.float(), 0.2), info_nce(z1.to(half).float(), z2, queue.float(), 0.2)),
+        (clip_loss(z, z2, 1.0), clip_loss(z1.to(half).float(), z2, 1.0)),
+    ]:
+        assert mixed.dtype == torch.float32
+        torch.testing.assert_close(mixed, wide)
+        (gradient,) = torch.autograd.grad(mixed, z)
+        assert gradient.dtype == half and torch.isfinite(gradient).all()
+
+
+def test_autocast_is_off_inside_a_loss():
+    z1, z2 = draw(16, 8, dtype=torch.float32), draw(16, 8, seed=1, dtype=torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16), tiling(None):
+        inside = nt_xent(z1, z2, 0.05)
+    with tiling(None):
+        torch.testing.assert_close(inside, nt_xent(z1, z2, 0.05))
+
+
+@pytest.mark.parametrize(("dtype", "size"), [(torch.float16, 800.0), (torch.bfloat16, 1e30), (torch.float32, 1e25)])
+def test_long_vectors_keep_their_direction(dtype, size):
+    x = draw(3, 4096, dtype=torch.float32).clamp(-3, 3)
+    long = (size * x).to(dtype).requires_grad_()
+    unit_rows = normalize(long)
+    assert (unit_rows.float().norm(dim=1) - 1).abs().max() < 1e-2
+    assert ((unit_rows.float() * normalize(x)).sum(1) > 0.99).all()
+    unit_rows.float().sum().backward()
+    assert torch.isfinite(long.grad).all()
+
+
+# --- degrees instead of masks -----------------------------------------------------------------------------------------
+
+
+def naive_weighted(logits, positives, candidates, variant):
+    rows = []
+    for s, p, c in zip(logits.tolist(), positives.tolist(), candidates.tolist(), strict=True):
+        z, total = sum(w * math.exp(x) for x, w in zip(s, c, strict=True)), sum(p)
+        if variant == "out":
+            rows.append(-sum(w / total * math.log(math.exp(x) / z) for x, w in zip(s, p, strict=True)))
+        else:
+            rows.append(-math.log(sum(w / total * math.exp(x) / z for x, w in zip(s, p, strict=True))))
+    return rows
+
+
+@pytest.mark.parametrize("variant", ["out", "in"])
+def test_weighted_contrast_equals_the_loop(variant):
+    logits, positives, candidates = draw(4, 6), draw(4, 6, seed=1).abs(), draw(4, 6, seed=2).abs()
+    positives[:, 1], candidates[0, 2] = 0, 0
+    found = weighted_contrast(logits, positives, candidates, variant=variant, reduction="none")
+    assert found.tolist() == pytest.approx(naive_weighted(logits, positives, candidates, variant), rel=1e-12)
+
+
+@pytest.mark.parametrize("variant", ["out", "in"])
+def test_weights_of_zero_and_one_are_masks(variant):
+    logits, positives = draw(4, 6), torch.eye(4, 6, dtype=torch.bool) | torch.eye(4, 6, dtype=torch.bool).roll(1, 1)
+    candidates = positives | (draw(4, 6, seed=3) > 0)
+    by_mask = softmax_contrast(logits, positives, candidates, variant=variant)
+    torch.testing.assert_close(weighted_contrast(logits, positives, candidates, variant=variant), by_mask)
+    floats = weighted_contrast(logits, positives.double(), candidates.double(), variant=variant)
+    torch.testing.assert_close(floats, by_mask)
+
+
+@pytest.mark.parametrize("variant", ["out", "in"])
+def test_gradcheck_of_weighted_contrast_with_a_weight_of_zero(variant):
+    logits, weights = draw(3, 4).requires_grad_(), draw(3, 4, seed=1).abs().requires_grad_()
+    keep = torch.ones(3, 4, dtype=torch.float64)
+    keep[0, 1] = 0
+    assert torch.autograd.gradcheck(lambda s, w: weighted_contrast(s, w * keep, w, variant=variant), (logits, weights))
+    (gradient,) = torch.autograd.grad(weighted_contrast(logits, weights, weights * keep, variant=variant), weights)
+    assert torch.isfinite(gradient).all()
 
 
 def test_finite_under_bfloat16_autocast_at_a_tiny_temperature():
@@ -339,35 +417,40 @@ GOOD = draw(4, 3)
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: nt_xent(GOOD, GOOD[:3]), ValueError, r"z1, z2.*\(4, 3\).*\(3, 3\)"),
-        (lambda: nt_xent(GOOD, draw(4, 2)), ValueError, "z1, z2"),
+        (lambda: nt_xent(GOOD, GOOD[:3]), ValueError, r"z2.*\(n, d\) with n = 4 as in z1, got \(3, 3\)"),
+        (lambda: nt_xent(GOOD, draw(4, 2)), ValueError, "z2.*d = 3 as in z1"),
         (lambda: nt_xent(GOOD[:1], GOOD[:1]), ValueError, "at least 2 rows.*got 1"),
         (lambda: nt_xent(GOOD[:0], GOOD[:0]), ValueError, "z1.*at least one element"),
-        (lambda: nt_xent(GOOD, GOOD, 0.0), ValueError, "temperature.*greater than 0, got 0"),
+        (lambda: nt_xent(GOOD, GOOD, 0.0), ValueError, "temperature.*greater than 0.*got 0"),
         (lambda: nt_xent(GOOD, GOOD, -1), ValueError, "temperature.*got -1"),
         (lambda: nt_xent(GOOD, GOOD, math.nan), ValueError, "temperature"),
         (lambda: nt_xent(GOOD, GOOD, "0.1"), TypeError, "temperature.*str"),
         (lambda: nt_xent(GOOD, GOOD * math.nan), ValueError, "z2.*finite"),
         (lambda: nt_xent(GOOD.long(), GOOD.long()), TypeError, "z1.*floating"),
-        (lambda: nt_xent(GOOD[0], GOOD[0]), ValueError, "z1.*2 dimensions"),
+        (lambda: nt_xent(GOOD[0], GOOD[0]), ValueError, r"z1.*shape \(n, d\), got \(3,\)"),
         (lambda: nt_xent(GOOD.numpy(), GOOD), TypeError, "z1.*torch.Tensor.*ndarray"),
         (lambda: nt_xent(GOOD, GOOD, reduction="average"), ValueError, "reduction.*'mean'.*got 'average'"),
-        (lambda: sup_con(GOOD, torch.tensor([0, 0, 1])), ValueError, r"labels.*\(4,\).*\(3,\)"),
+        (lambda: sup_con(GOOD, torch.tensor([0, 0, 1])), ValueError, r"labels.*m = 4 as in z, got \(3,\)"),
         (lambda: sup_con(GOOD, torch.tensor([0, 0, 1, 2])), ValueError, "labels.*twice"),
         (lambda: sup_con(GOOD, torch.tensor([0, 0, -1, -1])), ValueError, "labels.*got -1"),
         (lambda: sup_con(GOOD, torch.tensor([0.0, 0, 1, 1])), TypeError, "labels.*integer"),
         (lambda: sup_con(GOOD, torch.tensor([0, 0, 1, 1]), variant="both"), ValueError, "variant"),
         (lambda: info_nce(GOOD[:1], GOOD[:1]), ValueError, "query.*or pass negatives"),
-        (lambda: info_nce(GOOD, GOOD, draw(5, 2)), ValueError, "query, negatives"),
-        (lambda: info_nce(GOOD, GOOD, draw(3, 5, 3)), ValueError, "negatives.*4 queries, got 3"),
+        (lambda: info_nce(GOOD, GOOD, draw(5, 2)), ValueError, "negatives.*d = 3 as in query"),
+        (lambda: info_nce(GOOD, GOOD, draw(3, 5, 3)), ValueError, "negatives.*n = 4 as in query"),
         (lambda: info_nce(GOOD, GOOD, draw(0, 3)), ValueError, "negatives"),
         (lambda: clip_loss(GOOD, GOOD, math.inf), ValueError, "log_scale"),
-        (lambda: regression_loss(GOOD, GOOD[:2]), ValueError, "prediction, target"),
+        (lambda: regression_loss(GOOD, GOOD[:2]), ValueError, "target.*n = 4 as in prediction"),
         (
             lambda: softmax_contrast(GOOD, torch.zeros(4, 3, dtype=torch.bool)),
             ValueError,
             "positives.*row 0 has none",
         ),
+        (lambda: clip_loss(GOOD, GOOD, 100.0), ValueError, "log_scale.*clamp.*got 100"),
+        (lambda: nt_xent(GOOD, GOOD, 1e-39), ValueError, "temperature.*1e-30.*got 1e-39"),
+        (lambda: nt_xent(GOOD, GOOD.to("meta")), ValueError, "z2.*meta"),
+        (lambda: weighted_contrast(GOOD, -GOOD.abs()), ValueError, "positives.*entries"),
+        (lambda: weighted_contrast(GOOD, GOOD.abs(), 0 * GOOD), ValueError, "candidates.*row 0 has none"),
         (lambda: softmax_contrast(GOOD, torch.ones(4, 3)), TypeError, "positives.*boolean"),
         (
             lambda: softmax_contrast(GOOD, torch.ones(4, 3, dtype=torch.bool), torch.zeros(4, 3, dtype=torch.bool)),
@@ -376,7 +459,7 @@ GOOD = draw(4, 3)
         ),
         (lambda: MomentumTeacher(torch.nn.Linear(2, 2), 1.5), ValueError, "momentum.*1.5"),
         (lambda: FeatureQueue(0, 3), ValueError, "size"),
-        (lambda: FeatureQueue(3, 2).push(GOOD), ValueError, r"features.*width 2.*\(4, 3\)"),
+        (lambda: FeatureQueue(3, 2).push(GOOD), ValueError, r"features.*\(n, 2\), got \(4, 3\)"),
     ],
 )
 def test_bad_input_names_the_argument(call, error, says):
