@@ -63,8 +63,8 @@ def check_shapes(**specs: tuple[Any, ...]) -> dict[str, int]:
 
     Each argument is ``(tensor, shape)`` for a floating tensor, which must be finite, or ``(tensor, shape, int)`` or
     ``(tensor, shape, bool)``. A shape is a string of sizes: a name, a number, or a leading ``...`` for any dimensions.
-    ``(tensor, "n d?")`` is optional: ``None`` passes. Empty tensors are refused, and so are tensors on different devices.
-    Floating tensors may differ in dtype: see `cl_teach.core.precision`.
+    ``(tensor, "n d?")`` is optional: ``None`` passes. Empty tensors are refused, and so are tensors on different
+    devices. Floating tensors may differ in dtype: see `cl_teach.core.precision`.
 
     Returns:
         The size of each name.
@@ -288,9 +288,8 @@ def check_type(kind: type | tuple[type, ...], **values: Any) -> None:
     for name, value in values.items():
         if not isinstance(value, kind):
             kinds = kind if isinstance(kind, tuple) else (kind,)
-            raise TypeError(
-                f"{name}: expected {' or '.join('None' if k is type(None) else k.__name__ for k in kinds)}, got {type(value).__name__}"
-            )
+            names = " or ".join("None" if k is type(None) else k.__name__ for k in kinds)
+            raise TypeError(f"{name}: expected {names}, got {type(value).__name__}")
 
 
 def check_device(device: torch.device | str | None, *, name: str = "device") -> None:

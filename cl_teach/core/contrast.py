@@ -360,17 +360,14 @@ def reduce(loss: Tensor, reduction: str) -> Tensor:
 
 
 def check_temperature(temperature: float | Tensor, *, name: str = "temperature") -> None:
-    """Check a temperature (or a tensor of temperatures, one an anchor): above 0, and not so low that logits overflow.
+    """Check a temperature, a number or a 0-d tensor: above 0, and not so low that logits overflow.
 
     Raises:
         ValueError: below 1e-30, where similarities divided by it leave the range of float32.
     """
-    if isinstance(temperature, Tensor) and temperature.ndim > 0:
-        check_entries(COLDEST, math.inf, **{name: temperature})
-    else:
-        number = check_number(name, temperature)
-        if number is not None and not COLDEST <= number < math.inf:
-            raise ValueError(f"{name}: expected a finite number greater than 0 (at least {COLDEST:g}), got {number:g}")
+    number = check_number(name, temperature)
+    if number is not None and not COLDEST <= number < math.inf:
+        raise ValueError(f"{name}: expected a finite number greater than 0 (at least {COLDEST:g}), got {number:g}")
 
 
 def check_scale(log_scale: float | Tensor, *, name: str = "log_scale") -> None:

@@ -17,6 +17,7 @@ from .checks import (
     check_labels,
     check_same_device,
     check_shapes,
+    check_type,
 )
 from .precision import full_precision
 
@@ -47,7 +48,9 @@ def normalize(x: Tensor, dim: int = -1) -> Tensor:
         [[0.6000000238418579, 0.800000011920929], [0.0, 0.0]]
     """
     check_floating(x=x)
-    check_count(-x.ndim, x.ndim - 1, dim=dim)
+    check_type(int, dim=dim)
+    if not -x.ndim <= dim < x.ndim:
+        raise ValueError(f"x, dim: expected a tensor that has dimension {dim}, got shape {tuple(x.shape)}")
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     largest = wide.detach().abs().amax(dim, keepdim=True)
     check_embeddings(ndim=x.ndim, x=largest)  # finite if all entries are, and so much smaller than they
