@@ -1,29 +1,37 @@
-r"""Adaptive Multi-head Contrastive Learning. Lei Wang, Piotr Koniusz, Tom Gedeon, Liang Zheng; ECCV 2024;
-https://arxiv.org/abs/2310.05615.
+r"""AMCL: several heads, and a temperature for every pair.
 
-C projection heads give C similarities :math:`s^c_{ij}` of a pair, and every pair has a temperature
-:math:`\tau^c_{ij}` in every head. Reading a head as a Gaussian of variance :math:`\tau` gives the regularizer
-:math:`\Omega(\tau) = \tfrac{d'}2\log\tau + \tfrac1\tau` and, per anchor,
+Wang, Koniusz, Gedeon, Zheng, *Adaptive Multi-head Contrastive Learning* (ECCV 2024; arXiv 2310.05615).
+
+Read each head's similarity as a Gaussian likelihood whose variance is the temperature of the pair. Its negative
+logarithm gives :math:`-s/\tau` plus a regularizer :math:`\Omega(\tau) = \tfrac{d'}2\log\tau + \tfrac1\tau`. Per anchor,
+summed over the heads, with the k most similar negatives :math:`T_i` (k = 1 is the printed loss, "max"),
 
 .. math::
     \ell_i = \sum_{c=1}^C \Big(-\frac{s_i^{c+}}{\tau_i^{c+}} + \beta\,\Omega(\tau_i^{c+})
-             + \log\sum_n \exp\big(\tfrac{s_{in}^{c-}}{\tau_{in}^{c-}} - \beta\,\Omega(\tau_{in}^{c-})\big)\Big).
+             + \frac1k\sum_{n\in T_i}
+               \big(\tfrac{s_{in}^{c-}}{\tau_{in}^{c-}} - \beta\,\Omega(\tau_{in}^{c-})\big)\Big).
 
-The printed loss replaces the log-sum-exp by its largest term in similarity. What changes and why: strong augmentations
-make some positives unlike and some negatives alike; an uncertain pair gets a larger temperature and is pulled or pushed
-less, and several heads need not agree on what "alike" means.
+What changes and why: strong augmentations make some positives unlike and some negatives alike; an uncertain pair gets
+a larger temperature and is pulled or pushed less, and several heads need not agree on what "alike" means. The
+temperature comes from a small network phi that all heads share, :math:`\tau = lo + (hi-lo)\,\sigma(-\phi(z_i)^\top
+\phi(z_j))`: mind the minus, a pair that phi finds alike is cold.
 
-Paper versus code. The released code cannot be executed. (1) The loss here is the printed one; the released SimCLR
-variant has no negatives and can be minimized by collapse. (2) ``form="max"`` picks the hardest negative by
-similarity, as printed, not by scaled similarity. (3) The temperature network is the shared two-layer perceptron of
-the README, :math:`\tau = lo + (hi-lo)\,\sigma(\phi(z_i)^\top\phi(z_j))`, symmetric in the pair; the code's module
-takes the concatenation of the two. (4) The loss is unbounded below without bounds on the temperature; the code's
-lower bound of 1e-5 makes terms of size 1e5, so the default here is 0.05.
+Paper versus code. The paper's text was out of reach; formulas are those quoted by the authors' release. (1) Its
+comments print eq. 2.1 with the single hardest negative; it trains with the k = 100 most similar ones. (2) There the
+similarities of the set are averaged but the regularizers added up, without d'/2: ``form="released"``. ``"topk"``
+averages both with the full regularizer and so equals eq. 2.1 at k = 1. (3) The loss is unbounded below without bounds
+on the temperature, and with the release's beta of 1e-4 nearly every positive pair wants the lower bound, 1e-5 there.
+The defaults here are beta 1, a lower bound of 0.05 and ``"lse"``, our own smooth parent form that puts the logarithm of
+a sum of exponentials over all negatives in place of the last term. (4) MoCo: the release averages the directions of
+query and key; keys have no gradient, so that halves the push of the queue. Only ``"released"`` does it here. (5) Barlow
+Twins: phi sees raw channels, deviations are unbiased but the correlation is divided by N, and the regularizer keeps d'
+although the vectors compared have N entries; as the release.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -31,30 +39,50 @@ from torch import Tensor, nn
 from ..core.checks import (
     check_batch,
     check_choice,
-    check_embeddings,
+    check_count,
+    check_entries,
     check_in_range,
     check_positive,
     check_same_shape,
-    check_same_width,
+    check_shapes,
+    check_type,
 )
-from ..core.contrast import reduce
+from ..core.contrast import COLDEST, reduce
+from ..core.precision import full_precision
 from ..core.similarity import normalize, other_view_mask, self_mask
 
-__all__ = ["AMCL", "PairTemperature", "amcl", "optimal_positive_temperature", "pair_temperature", "regularizer"]
+__all__ = [
+    "AMCL",
+    "PairTemperature",
+    "amcl",
+    "amcl_barlow_twins",
+    "amcl_moco",
+    "amcl_simsiam",
+    "optimal_positive_temperature",
+    "pair_temperature",
+    "regularizer",
+]
 
-FORMS = ("lse", "max")
+FORMS = ("lse", "topk", "max", "released")
 
 
+@full_precision
 def regularizer(temperature: Tensor, dim: int) -> Tensor:
     r""":math:`\Omega(\tau) = \tfrac{d'}2\log\tau + \tfrac1\tau`, what keeps a temperature from running away.
 
     Args:
         temperature: any shape, greater than 0.
         dim: d', width of the embeddings.
+
+    Returns:
+        Same shape; smallest at :math:`\tau = 2/d'`.
     """
+    check_entries(COLDEST, math.inf, temperature=temperature)
+    check_count(dim=dim)
     return dim / 2 * temperature.log() + 1 / temperature
 
 
+@full_precision
 def optimal_positive_temperature(similarity: Tensor, dim: int, beta: float = 1.0) -> Tensor:
     r"""The temperature at rest of a positive pair, :math:`\tau^* = 2(\beta - s)/(\beta d')`: unlike pairs get a large
     one.
@@ -67,117 +95,306 @@ def optimal_positive_temperature(similarity: Tensor, dim: int, beta: float = 1.0
     Returns:
         Same shape; NaN where s >= beta, because there is no minimum and the temperature runs to its lower bound.
 
-    Raises:
-        ValueError: ``dim`` or ``beta`` not positive.
-
     Derived here from the positive term of the loss.
     """
-    check_positive(dim=dim, beta=beta)
+    check_entries(-math.inf, math.inf, similarity=similarity)
+    check_count(dim=dim)
+    check_positive(beta=beta)
     rest = 2 * (beta - similarity) / (beta * dim)
     return torch.where(similarity < beta, rest, torch.nan)
 
 
+@full_precision
 def amcl(
-    heads: Tensor, temperatures: Tensor, *, beta: float = 1.0, form: str = "lse", reduction: str = "mean"
+    heads: Tensor,
+    temperatures: Tensor,
+    *,
+    beta: float = 1.0,
+    form: str = "lse",
+    topk: int = 100,
+    reduction: str = "mean",
 ) -> Tensor:
-    """Multi-head contrastive loss with a temperature for every pair and head.
+    """SimCLR with several heads and a temperature for every pair and head.
 
     Args:
         heads: ``(C, 2N, d)`` outputs of the heads, rows i and i + N are the two views of a sample; any scale.
         temperatures: ``(C, 2N, 2N)``, greater than 0; the diagonal is not used.
         beta: weight of the regularizer, at least 0.
-        form: ``"lse"`` (every negative gets gradient) or ``"max"`` (the printed loss, hardest negative only).
+        form: ``"lse"`` (every negative gets gradient), ``"topk"`` (the most similar ones), ``"max"`` (the printed loss,
+            the most similar one) or ``"released"`` (see *Paper versus code*).
+        topk: number of negatives in ``"topk"`` and ``"released"``; all, where there are fewer.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the 2N anchors, summed over heads.
 
     Returns:
         Scalar, or ``(2N,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, an odd number of rows, fewer than two samples, NaN, a temperature not positive,
-            unknown form.
+    Source: the comments of the authors' release, equations 2.1 (``"max"``) and 5 (``"released"``).
 
-    Source: Wang et al. (2024), README of the official repository, equations 1.1 and 2.1.
+    Example:
+        >>> heads, warm = torch.randn(3, 8, 5), torch.full((3, 8, 8), 0.5)
+        >>> all_six, smooth = (amcl(heads, warm, form=form, topk=6) for form in ("topk", "lse"))
+        >>> bool(smooth - all_six >= 3 * math.log(6) - 1e-4)  # log k a head, by Jensen's inequality
+        True
     """
-    check_embeddings(ndim=3, heads=heads, temperatures=temperatures)
-    check_choice(FORMS, form=form)
-    check_in_range(0, math.inf, beta=beta)
-    check_positive(temperatures=temperatures)
+    check_shapes(heads=(heads, "C 2N d"), temperatures=(temperatures, "C 2N 2N"))
+    check_entries(COLDEST, math.inf, temperatures=temperatures)
+    _check_settings(beta, form, topk)
     c, rows, dim = heads.shape
     if rows % 2:
         raise ValueError(f"heads: expected two views of every sample, an even number of rows, got {rows}")
     check_batch(rows // 2, 2, name="heads (samples)", why="to have a negative")
-    if temperatures.shape != (c, rows, rows):
-        raise ValueError(f"temperatures: expected shape {(c, rows, rows)}, got {tuple(temperatures.shape)}")
     z = normalize(heads)
     similarity = z @ z.mT  # (C, 2N, 2N)
-    scores = similarity / temperatures - beta * regularizer(temperatures, dim)
     positive = other_view_mask(rows // 2, z.device)
     negative = ~(positive | self_mask(rows, z.device))
-    attraction = scores[:, positive].view(c, rows)
-    if form == "lse":
-        repulsion = scores.masked_fill(~negative, -math.inf).logsumexp(-1)
-    else:
-        hardest = similarity.detach().masked_fill(~negative, -math.inf).argmax(-1, keepdim=True)
-        repulsion = scores.gather(-1, hardest).squeeze(-1)
-    return reduce((repulsion - attraction).sum(0), reduction)
+    attraction = _scores(similarity[:, positive], temperatures[:, positive], dim, beta)  # (C, 2N)
+    shape = (c, rows, rows - 2)
+    others = similarity[:, negative].view(shape), temperatures[:, negative].view(shape)
+    return reduce((_repulsion(*others, dim, beta, form, topk) - attraction).sum(0), reduction)
 
 
+@full_precision
+def amcl_moco(
+    query: Tensor,
+    key: Tensor,
+    queue: Tensor,
+    positive_temperatures: Tensor,
+    negative_temperatures: Tensor,
+    key_temperatures: Tensor | None = None,
+    *,
+    beta: float = 1.0,
+    form: str = "lse",
+    topk: int = 100,
+    reduction: str = "mean",
+) -> Tensor:
+    """MoCo with several heads, each with its queue. Keys and queue get no gradient.
+
+    Args:
+        query: ``(C, n, d)`` of the student, any scale.
+        key: ``(C, n, d)`` of the teacher, row i belongs to query i.
+        queue: ``(C, K, d)`` earlier keys.
+        positive_temperatures: ``(C, n)`` of each query with its key.
+        negative_temperatures: ``(C, n, K)`` of each query with the queue.
+        key_temperatures: ``(C, n, K)`` of each key with the queue; only ``form="released"`` takes it.
+        beta: weight of the regularizer.
+        form: see `amcl`.
+        topk: number of negatives in ``"topk"`` and ``"released"``.
+        reduction: over the n queries.
+
+    Returns:
+        Scalar, or ``(n,)`` with ``reduction="none"``.
+    """
+    sizes = check_shapes(
+        query=(query, "C n d"),
+        key=(key, "C n d"),
+        queue=(queue, "C K d"),
+        positive_temperatures=(positive_temperatures, "C n"),
+        negative_temperatures=(negative_temperatures, "C n K"),
+        key_temperatures=(key_temperatures, "C n K?"),
+    )
+    check_entries(
+        COLDEST, math.inf, positive_temperatures=positive_temperatures, negative_temperatures=negative_temperatures
+    )
+    _check_settings(beta, form, topk)
+    if (key_temperatures is None) == (form == "released"):
+        raise ValueError(f'key_temperatures: expected with form="released" and only with it, got form={form!r}')
+    q, k, memory = normalize(query), normalize(key.detach()), normalize(queue.detach())
+    attraction = _scores((q * k).sum(-1), positive_temperatures, sizes["d"], beta)  # (C, n)
+    loss = _repulsion(q @ memory.mT, negative_temperatures, sizes["d"], beta, form, topk) - attraction
+    if key_temperatures is not None:
+        check_entries(COLDEST, math.inf, key_temperatures=key_temperatures)
+        other = _repulsion(k @ memory.mT, key_temperatures, sizes["d"], beta, form, topk) - attraction
+        loss = (loss + other) / 2
+    return reduce(loss.sum(0), reduction)
+
+
+@full_precision
+def amcl_simsiam(
+    p1: Tensor,
+    z2: Tensor,
+    p2: Tensor,
+    z1: Tensor,
+    temperatures1: Tensor,
+    temperatures2: Tensor,
+    *,
+    beta: float = 1.0,
+    reduction: str = "mean",
+) -> Tensor:
+    """SimSiam with several heads: predictions meet the other view's targets, which get no gradient.
+
+    Args:
+        p1: ``(C, n, d)`` predictions of the first views, any scale.
+        z2: ``(C, n, d)`` targets of the second views.
+        p2: ``(C, n, d)`` predictions of the second views.
+        z1: ``(C, n, d)`` targets of the first views.
+        temperatures1: ``(C, n)`` of the pairs p1, z2.
+        temperatures2: ``(C, n)`` of the pairs p2, z1.
+        beta: weight of the regularizer, which is not halved although the similarities are (eq. 2.2).
+        reduction: over the n samples.
+
+    Returns:
+        Scalar, or ``(n,)`` with ``reduction="none"``.
+    """
+    check_shapes(
+        p1=(p1, "C n d"),
+        z2=(z2, "C n d"),
+        p2=(p2, "C n d"),
+        z1=(z1, "C n d"),
+        temperatures1=(temperatures1, "C n"),
+        temperatures2=(temperatures2, "C n"),
+    )
+    check_entries(COLDEST, math.inf, temperatures1=temperatures1, temperatures2=temperatures2)
+    check_in_range(0, math.inf, beta=beta)
+    similarity1 = (normalize(p1) * normalize(z2.detach())).sum(-1)  # (C, n)
+    similarity2 = (normalize(p2) * normalize(z1.detach())).sum(-1)
+    dim = p1.shape[-1]
+    scores = _scores(similarity1 / 2, temperatures1, dim, beta) + _scores(similarity2 / 2, temperatures2, dim, beta)
+    return reduce(-scores.sum(0), reduction)
+
+
+@full_precision
+def amcl_barlow_twins(
+    z1: Tensor, z2: Tensor, temperatures: Tensor, *, beta: float = 1.0, off_diagonal: float = 5e-3
+) -> Tensor:
+    r"""Barlow Twins with several heads and a temperature for every pair of channels (eq. 2.3).
+
+    .. math::
+        \sum_c\Big(\sum_l \big(1 - \tfrac{C_{ll}}{\tau_{ll}}\big)^2
+        + \lambda\sum_{l\ne m}\tfrac{C_{lm}^2}{\tau_{lm}}
+        + \beta\sum_l\Omega(\tau_{ll}) - \beta\sum_{l\ne m}\Omega(\tau_{lm})\Big)
+
+    Args:
+        z1: ``(C, n, d)`` first views, any scale, at least two rows. A constant channel has correlation 0 with all.
+        z2: ``(C, n, d)`` second views.
+        temperatures: ``(C, d, d)`` of channel l of the first and m of the second views.
+        beta: weight of the regularizer.
+        off_diagonal: :math:`\lambda`, at least 0.
+
+    Returns:
+        Scalar.
+    """
+    sizes = check_shapes(z1=(z1, "C n d"), z2=(z2, "C n d"), temperatures=(temperatures, "C d d"))
+    check_batch(sizes["n"], 2, name="z1", why="to have a correlation")
+    check_entries(COLDEST, math.inf, temperatures=temperatures)
+    check_in_range(0, math.inf, beta=beta, off_diagonal=off_diagonal)
+    correlation = _standardize(z1).mT @ _standardize(z2) / sizes["n"]  # (C, d, d)
+    omega = regularizer(temperatures, sizes["d"])
+    own = self_mask(sizes["d"], z1.device)
+    alike = (1 - correlation[:, own] / temperatures[:, own]).square() + beta * omega[:, own]
+    unlike = off_diagonal * correlation[:, ~own].square() / temperatures[:, ~own] - beta * omega[:, ~own]
+    return alike.sum() + unlike.sum()
+
+
+@full_precision
 def pair_temperature(phi1: Tensor, phi2: Tensor, *, low: float = 0.05, high: float = 2.0) -> Tensor:
     r"""Temperatures of pairs from what the shared network says of both sides, row by row.
 
-    .. math:: \tau = lo + (hi - lo)\,\sigma\big(\phi_1^\top\phi_2\big)
+    .. math:: \tau = lo + (hi - lo)\,\sigma\big(-\phi_1^\top\phi_2\big)
 
     Args:
         phi1: ``(..., k)``.
-        phi2: ``(..., k)``.
+        phi2: same shape.
         low: lower bound, greater than 0.
         high: upper bound, above ``low``.
 
     Returns:
-        ``(...)``, strictly between the bounds up to round-off.
+        ``(...)``, strictly between the bounds up to round-off. A pair of equal vectors is never above the middle.
 
-    Raises:
-        ValueError: bounds not 0 < low < high, widths differ.
+    Source: the comments of the authors' release, equation 3.
     """
-    check_positive(low=low, **{"high - low": high - low})
-    check_same_width(phi1=phi1, phi2=phi2)
-    return low + (high - low) * torch.sigmoid((phi1 * phi2).sum(-1))
+    check_shapes(phi1=(phi1, "... k"), phi2=(phi2, "... k"))
+    check_same_shape(phi1=phi1, phi2=phi2)
+    _check_bounds(low, high)
+    return low + (high - low) * torch.sigmoid(-(phi1 * phi2).sum(-1))
+
+
+@full_precision
+def _all_temperatures(phi1: Tensor, phi2: Tensor, *, low: float = 0.05, high: float = 2.0) -> Tensor:
+    """`pair_temperature` of every row of ``(C, m, k)`` with every row of ``(C, n, k)``: ``(C, m, n)``."""
+    check_shapes(phi1=(phi1, "C m k"), phi2=(phi2, "C n k"))
+    _check_bounds(low, high)
+    return low + (high - low) * torch.sigmoid(-(phi1 @ phi2.mT))
+
+
+def _scores(similarity: Tensor, temperatures: Tensor, dim: int, beta: float) -> Tensor:
+    """Logarithm of the likelihood of pairs."""
+    return similarity / temperatures - beta * regularizer(temperatures, dim)
+
+
+def _repulsion(similarity: Tensor, temperatures: Tensor, dim: int, beta: float, form: str, topk: int) -> Tensor:
+    """What anchors pay for their negatives: ``(C, n)`` from ``(C, n, m)``."""
+    if form == "lse":
+        return _scores(similarity, temperatures, dim, beta).logsumexp(-1)
+    count = 1 if form == "max" else min(topk, similarity.shape[-1])
+    hardest = similarity.detach().topk(count).indices  # by similarity, not by scaled similarity
+    s, tau = similarity.gather(-1, hardest), temperatures.gather(-1, hardest)
+    if form == "released":
+        return (s / tau).mean(-1) - beta * (tau.log() + 1 / tau).sum(-1)
+    return _scores(s, tau, dim, beta).mean(-1)
+
+
+def _standardize(z: Tensor) -> Tensor:
+    """Channels of mean 0 and (unbiased) deviation 1 over the batch; constant ones become 0."""
+    variance = z.var(-2, keepdim=True)
+    return (z - z.mean(-2, keepdim=True)) / (torch.where(variance > 0, variance, 1.0).sqrt() + 1e-9)
+
+
+def _check_settings(beta: float, form: str, topk: int) -> None:
+    check_in_range(0, math.inf, beta=beta)
+    check_choice(FORMS, form=form)
+    check_count(topk=topk)
+
+
+def _check_bounds(low: float, high: float) -> None:
+    check_positive(low=low, high=high)
+    if low >= high:
+        raise ValueError(f"low: expected a number below high={high:g}, got {low:g}")
 
 
 class PairTemperature(nn.Module):
-    """One two-layer perceptron for all heads that turns pairs of embeddings into temperatures."""
+    """One two-layer perceptron phi for all heads that turns pairs of vectors into temperatures."""
 
-    def __init__(self, dim: int, *, hidden: int = 128, width: int = 16, low: float = 0.05, high: float = 2.0) -> None:
+    def __init__(self, dim: int, *, hidden: int = 128, low: float = 0.05, high: float = 2.0) -> None:
         """Make the network.
 
         Args:
-            dim: width of the embeddings.
+            dim: width of the vectors and of phi.
             hidden: width of the hidden layer.
-            width: width of phi.
-            low: smallest temperature.
+            low: smallest temperature; the release has 1e-5, see *Paper versus code*.
             high: largest temperature.
         """
         super().__init__()
-        self.phi = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, width))
+        check_count(dim=dim, hidden=hidden)
+        _check_bounds(low, high)
+        self.phi = nn.Sequential(nn.Linear(dim, hidden), nn.ReLU(), nn.Linear(hidden, dim))
         self.low, self.high = low, high
 
-    def forward(self, heads: Tensor) -> Tensor:
-        """Temperatures ``(C, m, m)`` of all pairs of ``(C, m, dim)`` embeddings, symmetric."""
-        phi = self.phi(heads)  # (C, m, width)
-        return pair_temperature(phi[:, :, None], phi[:, None], low=self.low, high=self.high)
+    def forward(self, heads: Tensor, others: Tensor | None = None) -> Tensor:
+        """Temperatures ``(C, m, k)`` of all pairs of ``(C, m, dim)`` and ``(C, k, dim)``, by default the same."""
+        width = self.phi[0].in_features
+        check_shapes(heads=(heads, f"C m {width}"), others=(others, f"C k {width}?"))
+        first = self.phi(heads)
+        second = first if others is None else self.phi(others)
+        return _all_temperatures(first, second, low=self.low, high=self.high)
+
+    def of_pairs(self, heads: Tensor, others: Tensor) -> Tensor:
+        """Temperatures ``(C, n)`` of row i with row i of ``(C, n, dim)``."""
+        width = self.phi[0].in_features
+        check_shapes(heads=(heads, f"C n {width}"), others=(others, f"C n {width}"))
+        return pair_temperature(self.phi(heads), self.phi(others), low=self.low, high=self.high)
 
 
 class AMCL(nn.Module):
-    """The whole method on top of an encoder: several heads and their temperature network; both dropped downstream."""
+    """Heads and temperature network on top of an encoder, as SimCLR uses them; both are dropped downstream."""
 
     def __init__(
         self,
-        heads: list[nn.Module],
+        heads: Iterable[nn.Module],
         dim: int,
         *,
         beta: float = 1.0,
         form: str = "lse",
+        topk: int = 100,
         low: float = 0.05,
         high: float = 2.0,
     ) -> None:
@@ -188,21 +405,25 @@ class AMCL(nn.Module):
             dim: width of their outputs.
             beta: weight of the regularizer.
             form: see `amcl`.
+            topk: see `amcl`.
             low: smallest temperature.
             high: largest temperature.
-
-        Raises:
-            ValueError: no heads.
         """
         super().__init__()
-        check_batch(len(heads), 1, name="heads", why="to compare anything")
+        check_type(Iterable, heads=heads)
         self.heads = nn.ModuleList(heads)
-        self.temperature = PairTemperature(dim, low=low, high=high)
-        self.beta, self.form = beta, form
+        check_batch(len(self.heads), 1, name="heads", why="to compare anything")
+        self.temperature: nn.Module = PairTemperature(dim, low=low, high=high)
+        _check_settings(beta, form, topk)
+        self.beta, self.form, self.topk = beta, form, topk
 
-    def forward(self, features1: Tensor, features2: Tensor) -> Tensor:
-        """The loss of the encoder's features ``(N, f)`` of two views."""
-        check_same_shape(features1=features1, features2=features2)
+    def loss(self, features1: Tensor, features2: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of the encoder's features ``(N, f)`` of two views; nothing is drawn."""
+        check_shapes(features1=(features1, "N f"), features2=(features2, "N f"))
         features = torch.cat([features1, features2])  # (2N, f)
         z = torch.stack([head(features) for head in self.heads])  # (C, 2N, dim)
-        return amcl(z, self.temperature(normalize(z)), beta=self.beta, form=self.form)
+        return amcl(z, self.temperature(normalize(z)), beta=self.beta, form=self.form, topk=self.topk)
+
+    def forward(self, features1: Tensor, features2: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The loss."""
+        return self.loss(features1, features2, generator=generator)
