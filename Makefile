@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint format unit nbval browser chapters evidence bench colab colab-image links archive workflows report assignments address lock clean
+.PHONY: help book test lint method format unit nbval browser chapters evidence bench colab colab-image links archive workflows report assignments address lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
@@ -63,6 +63,14 @@ book: room $(READY) ## build the HTML book from the stored outputs
 	@rm -rf _build/html
 	@$(BIN)/jupyter-book build . --toc book/_toc.yml -n -W --keep-going
 	@echo "The book is ready. Open  $(CURDIR)/$(HTML)  in a browser (no server and no network needed)."
+
+# --- a new method ---------------------------------------------------------------------------------------------------------
+
+SLUG ?=
+PART ?=
+
+method: $(READY) ## write the skeletons of a new method and say what is to be filled in (SLUG=nnclr PART=3)
+	@$(PY) tools/make_method.py "$(SLUG)" "$(PART)"
 
 # --- the tests, cheapest first; the last line is pytest's summary ------------------------------------------------------
 

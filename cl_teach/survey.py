@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -101,14 +101,13 @@ class Status:
 
 
 @cache
-def _read(file: Path | None) -> dict[str, Any]:
-    source = file or resources.files("cl_teach").joinpath("survey.toml")
-    return tomllib.loads(source.read_text(encoding="utf-8"))
+def _shipped() -> dict[str, Any]:
+    return tomllib.loads(resources.files("cl_teach").joinpath("survey.toml").read_text(encoding="utf-8"))
 
 
 def _data(root: Path | str | None) -> dict[str, Any]:
     file = None if root is None else Path(root) / "cl_teach" / "survey.toml"
-    return _read(file if file is not None and file.is_file() else None)
+    return tomllib.loads(file.read_text(encoding="utf-8")) if file is not None and file.is_file() else _shipped()
 
 
 def load(root: Path | str | None = None) -> list[Method]:
@@ -119,10 +118,12 @@ def load(root: Path | str | None = None) -> list[Method]:
     """
     methods = []
     for row in _data(root)["method"]:
-        try:
-            methods.append(Method(**{**row, "look": Look(**row.get("look", {}))}))
-        except TypeError as error:
-            raise ValueError(f"survey.toml: the row of {row.get('slug', '?')!r} does not fit ({error})") from error
+        for kind, given in ((Method, row), (Look, row.get("look", {}))):
+            names = {each.name for each in fields(kind)}
+            if names != set(given):
+                trouble = f"lacks {sorted(names - set(given))}, has too much {sorted(set(given) - names)}"
+                raise ValueError(f"survey.toml: the row of {row.get('slug', '?')!r} {trouble}")
+        methods.append(Method(**{**row, "look": Look(**row["look"])}))
     return methods
 
 
@@ -147,26 +148,27 @@ def _status(method: Method, package: Path, root: Path | None) -> Status:
     if root is None:
         return Status(method, module, None, None, None, None, None, None)
     golden = root / "tests" / "golden"
-    cases = _golden_quantities(golden / "data" / f"{method.slug}.json")
+    cases = golden_quantities(golden / "data" / f"{method.slug}.json")
     return Status(
         method=method,
         module=module,
-        quantities=len(set(cases) & _adapter_strings(golden / "adapters" / f"{method.identifier}.py")),
+        quantities=len(set(cases) & adapter_strings(golden / "adapters" / f"{method.identifier}.py")),
         all_quantities=len(set(cases)),
         golden_cases=len(cases),
         evidence=load_evidence(method.slug, root=root),
-        anchor=_anchor(root, method.chapter),
+        anchor=find_anchor(root, method.chapter),
         exercise=_has_exercise(package, method),
     )
 
 
-def _golden_quantities(file: Path) -> list[str]:
+def golden_quantities(file: Path) -> list[str]:
+    """The quantity of every case of a golden file; empty if there is no such file."""
     if not file.is_file():
         return []
     return [case["quantity"] for case in json.loads(file.read_text(encoding="utf-8"))["cases"]]
 
 
-def _adapter_strings(file: Path) -> set[str]:
+def adapter_strings(file: Path) -> set[str]:
     """Strings in an adapter's file; empty if there is no such file."""
     if not file.is_file():
         return set()
@@ -176,7 +178,7 @@ def _adapter_strings(file: Path) -> set[str]:
     return {value for value in constants if isinstance(value, str)}
 
 
-def _anchor(root: Path, chapter: str) -> str:
+def find_anchor(root: Path, chapter: str) -> str:
     """Anchor of the first heading of the chapter that contains the words after ``#``, or ``""``."""
     notebook, _, words = chapter.partition("#")
     file = root / "chapters" / f"{notebook}.ipynb"
