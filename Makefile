@@ -12,6 +12,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 PY     := $(BIN)/python
 READY  := $(VENV)/.ready
+THREADS ?= 1
 JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 ONLY   ?=
 URL    ?=
@@ -92,8 +93,8 @@ format: $(READY) ## let ruff format the code
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
-unit: $(READY) ## unit, golden and property tests, and the rules for chapters
-	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist worksteal tests --ignore=tests/book
+unit: $(READY) ## unit, golden and property tests, and the rules for chapters (THREADS=2 for more threads a test)
+	@OMP_NUM_THREADS=$(THREADS) TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist worksteal tests --ignore=tests/book
 
 nbval: $(READY) ## run every stored chapter again, in parallel (nbval, lax)
 	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -p no:cacheprovider \

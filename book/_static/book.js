@@ -92,7 +92,7 @@
       part: [part],
       year: cell("year") ? [cell("year")] : [],
       data: cell("data") ? cell("data").split(/,\s*/) : [],
-      found: ["holds", "opposite", "inconclusive", "not yet measured"].filter(function (word) {
+      found: ["holds", "opposite", "no difference", "undecided", "not yet measured"].filter(function (word) {
         return found.indexOf(word) >= 0;
       })
     };

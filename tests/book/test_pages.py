@@ -12,6 +12,8 @@ import pytest
 from bs4 import BeautifulSoup
 from visits import HTML, Visit, open_page
 
+from cl_teach.survey import load
+
 MACHINERY = {"genindex.html", "index.html", "py-modindex.html", "proof-index.html"}
 PAGES = [
     str(path.relative_to(HTML))
@@ -49,6 +51,12 @@ def visit(
             open_visits.pop(other).page.context.close()
         open_visits[key] = open_page(browser, server if how == "served" else f"file://{html}", name)
     return open_visits[key]
+
+
+def still(page: Any) -> None:
+    """Wait until the layout stands and no color fades any more."""
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+    page.wait_for_function("() => document.getAnimations().every(each => each.playState !== 'running')")
 
 
 @every_visit
@@ -218,7 +226,7 @@ CONTRAST = r"""() => {
 def test_text_is_readable_in_light_and_dark(visit: Visit) -> None:
     for theme in ("light", "dark"):
         visit.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
-        visit.page.wait_for_timeout(50)
+        still(visit.page)
         assert visit.page.evaluate(CONTRAST) == [], theme
     visit.page.evaluate("() => { document.documentElement.dataset.theme = 'light'; }")
 
@@ -231,7 +239,7 @@ def test_axe_finds_no_serious_or_critical_violation(visit: Visit) -> None:
         visit.page.evaluate((Path(axe.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
     for theme in ("light", "dark"):
         visit.page.evaluate("t => { document.documentElement.dataset.theme = t; }", theme)
-        visit.page.wait_for_timeout(300)  # colors fade over
+        still(visit.page)
         report = visit.page.evaluate("() => axe.run({resultTypes: ['violations']})")
         grave = [
             f"{v['id']}: {v['help']} ({v['nodes'][0]['target']}, {len(v['nodes'])} places)"
@@ -262,17 +270,17 @@ def test_print_shows_the_text_and_not_the_furniture(visit: Visit) -> None:
     assert all(count >= 1 for count in shown["frames"]), "a movable figure prints without a picture"
 
 
-def test_first_content_comes_within_a_second(browser: Any, server: str, html: Path) -> None:
-    """The best of three, since other tests may be busy on the same machine."""
+def test_first_content_waits_for_no_script(browser: Any, server: str, html: Path) -> None:
+    """On a slow line the text is there before any script is."""
     for name in ("book/intro.html", max(PAGES, key=lambda name: (html / name).stat().st_size)):
-        times = []
-        for _ in range(3):
-            opened = open_page(browser, server, name)
-            opened.page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
-            entry = "() => performance.getEntriesByName('first-contentful-paint')[0].startTime"
-            times.append(opened.page.evaluate(entry))
-            opened.page.context.close()
-        assert min(times) < 1000, f"{name}: {min(times):.0f} ms"
+        context = browser.new_context(viewport={"width": 1280, "height": 900})
+        page = context.new_page()
+        context.route(re.compile(r"\.js(\?|$)"), lambda route: route.abort())
+        page.goto(f"{server}/{name}", wait_until="commit")
+        page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
+        page.wait_for_selector(".bd-article h1", state="visible")
+        page.wait_for_selector(".bd-article p", state="visible")
+        context.close()
 
 
 @every_page
@@ -280,7 +288,7 @@ def test_nothing_sticks_out_on_a_phone(visit: Visit) -> None:
     """At 360 px the page does not scroll sideways; what is wider scrolls inside its own frame."""
     size = visit.page.viewport_size
     visit.page.set_viewport_size({"width": 360, "height": 740})
-    visit.page.wait_for_timeout(100)
+    still(visit.page)
     wide, sticking = visit.page.evaluate(
         """() => {
           const scrolls = e => {
@@ -311,7 +319,7 @@ def test_the_survey_map_can_be_filtered_by_part_year_data_and_finding(browser: A
     opened = open_page(browser, server, "book/survey_map.html")
     page = opened.page
     every = rows_shown(page)
-    assert every == 52
+    assert every == len(load())
     for name in ("part", "year", "data", "found"):
         select = page.locator(f".cl-filters select[name={name}]")
         values = select.evaluate("s => [...s.options].map(o => o.value)")
@@ -320,13 +328,13 @@ def test_the_survey_map_can_be_filtered_by_part_year_data_and_finding(browser: A
         for value in values[1:]:
             select.select_option(value)
             counts.append(rows_shown(page))
-            assert f"{counts[-1]} of 52" in page.locator(".cl-filters output").inner_text()
+            assert f"{counts[-1]} of {every}" in page.locator(".cl-filters output").inner_text()
         select.select_option("")
         assert all(0 < count < every for count in counts), name
         assert sum(counts) == every if name in ("part", "year") else sum(counts) >= every
     page.locator(".cl-filters select[name=part]").select_option(index=1)
     page.locator(".cl-filters select[name=found]").select_option("holds")
-    assert 0 < rows_shown(page) < 52
+    assert 0 < rows_shown(page) < every
     assert opened.console == []
     page.context.close()
 
@@ -351,7 +359,7 @@ def test_evidence_can_be_sorted_by_keyboard_and_filtered(browser: Any, server: s
         """() => [...document.querySelectorAll('tbody tr')]
           .filter(r => r.getClientRects().length).map(r => r.cells[3].textContent.trim())"""
     )
-    assert set(verdicts) == {"opposite"}
+    assert all(verdict.startswith("opposite") for verdict in verdicts)
     page.context.close()
 
 
@@ -360,7 +368,9 @@ def test_evidence_can_be_sorted_by_keyboard_and_filtered(browser: Any, server: s
 def test_search_finds_a_word(how: str, word: str, browser: Any, server: str, html: Path) -> None:
     opened = open_page(browser, server if how == "served" else f"file://{html}", f"search.html?q={word}")
     opened.page.wait_for_selector("#search-results ul.search li", timeout=10_000)
-    opened.page.wait_for_timeout(500)
+    opened.page.wait_for_function(
+        "() => !/Searching|Preparing/.test(document.querySelector('#search-results h2').innerText)"
+    )
     hits = opened.page.eval_on_selector_all("#search-results ul.search li a", "all => all.map(a => a.textContent)")
     assert len(hits) >= 1
     assert (opened.outside, opened.failed, opened.console) == ([], [], [])
