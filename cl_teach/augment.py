@@ -27,15 +27,26 @@ Source: the family of transforms is that of SimCLR (Chen, Kornblith, Norouzi and
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from .core.checks import check_in_range, check_positive
+from .core.checks import (
+    check_callable,
+    check_choice,
+    check_count,
+    check_flag,
+    check_generator,
+    check_in_range,
+    check_positive,
+    check_shapes,
+)
 
 __all__ = [
     "Compose",
@@ -92,12 +103,8 @@ def random_resized_crop(
     Returns:
         ``(n, c, size, size)``, same dtype and device. With ``scale=(1, 1)``, ``ratio=(1, 1)``, ``flip=0`` and
         the images' own size the values are those of the images, up to rounding.
-
-    Raises:
-        TypeError: images not a floating tensor.
-        ValueError: images not ``(n, c, h, w)``; an interval empty, reversed or out of range; size below 1.
     """
-    n, _, height, width = _check_images(images)
+    n, _, height, width = _check_images(images, generator)
     _check_interval(0.0, 1.0, scale=scale)
     check_positive(**{"scale[0]": scale[0], "ratio[0]": ratio[0]})
     _check_interval(0.0, math.inf, ratio=ratio)
@@ -131,12 +138,8 @@ def horizontal_flip(images: Tensor, probability: float = 0.5, *, generator: Gene
 
     Returns:
         ``(n, c, h, w)``; every value is one of the input's, exactly.
-
-    Raises:
-        TypeError: images not a floating tensor.
-        ValueError: images not ``(n, c, h, w)``; probability outside [0, 1].
     """
-    n = _check_images(images)[0]
+    n = _check_images(images, generator)[0]
     check_in_range(0, 1, probability=probability)
     mirrored = _coin(n, probability, images, generator)
     return torch.where(mirrored[:, None, None, None], images.flip(-1), images)
@@ -162,13 +165,10 @@ def cutout(
 
     Returns:
         ``(n, c, h, w)``.
-
-    Raises:
-        TypeError: images not a floating tensor.
-        ValueError: images not ``(n, c, h, w)``; size or probability outside [0, 1].
     """
-    n, _, height, width = _check_images(images)
+    n, _, height, width = _check_images(images, generator)
     check_in_range(0, 1, size=size, probability=probability)
+    check_in_range(-math.inf, math.inf, fill=fill)
     hit = _coin(n, probability, images, generator)
 
     def inside(length: int) -> Tensor:
@@ -222,13 +222,8 @@ def color_jitter(
 
     Returns:
         ``(n, c, h, w)`` in [0, 1].
-
-    Raises:
-        TypeError: images not a floating tensor.
-        ValueError: images not ``(n, c, h, w)``; a strength out of range; saturation, hue or grayscale
-            without 3 channels.
     """
-    n, channels, _, _ = _check_images(images)
+    n, channels, _, _ = _check_images(images, generator)
     for name, value in (("brightness", brightness), ("contrast", contrast), ("saturation", saturation)):
         check_in_range(0, math.inf, **{name: value})
     check_in_range(0, 0.5, hue=hue)
@@ -272,12 +267,8 @@ def random_grayscale(images: Tensor, probability: float = 0.2, *, generator: Gen
 
     Returns:
         ``(n, 3, h, w)``.
-
-    Raises:
-        TypeError: images not a floating tensor.
-        ValueError: images not ``(n, 3, h, w)``; probability outside [0, 1].
     """
-    n, channels, _, _ = _check_images(images)
+    n, channels, _, _ = _check_images(images, generator)
     if channels != 3:
         raise ValueError(f"images: expected 3 channels, got shape {tuple(images.shape)}")
     check_in_range(0, 1, probability=probability)
@@ -307,12 +298,8 @@ def gaussian_blur(
 
     Returns:
         ``(n, c, h, w)``, within the range of the input.
-
-    Raises:
-        TypeError: images not a floating tensor.
-        ValueError: images not ``(n, c, h, w)``; sigma negative or reversed; probability outside [0, 1].
     """
-    n, channels, height, width = _check_images(images)
+    n, channels, height, width = _check_images(images, generator)
     _check_interval(0.0, math.inf, sigma=sigma)
     check_in_range(0, 1, probability=probability)
     drawn = _uniform(n, sigma, images, generator)
@@ -355,13 +342,10 @@ def gaussian_noise(
 
     Returns:
         ``(n, c, h, w)``.
-
-    Raises:
-        TypeError: images not a floating tensor.
-        ValueError: images not ``(n, c, h, w)``; std negative or its interval reversed.
     """
-    n = _check_images(images)[0]
-    interval = (std, std) if isinstance(std, int | float) else std
+    n = _check_images(images, generator)[0]
+    check_flag(clip=clip)
+    interval = std if isinstance(std, tuple | list) else (std, std)
     _check_interval(0.0, math.inf, std=interval)
     level = _uniform(n, interval, images, generator)[:, None, None, None]
     where = images.device if generator is None else generator.device
@@ -382,19 +366,23 @@ class Compose:
     Example:
         >>> from functools import partial
         >>> augment = Compose([partial(random_resized_crop, flip=0.5), partial(gaussian_noise, std=0.1)])
-        >>> views = augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0))
+        >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 1, 28, 28])
     """
 
     def __init__(self, transforms: Sequence[Transform]) -> None:
+        if not isinstance(transforms, Sequence) or isinstance(transforms, str):
+            raise TypeError(f"transforms: expected a list of callables, got {type(transforms).__name__}")
         for position, transform in enumerate(transforms):
-            if not callable(transform):
-                raise TypeError(f"transforms[{position}]: expected a callable, got {type(transform).__name__}")
+            check_callable(**{f"transforms[{position}]": transform})
         self.transforms = tuple(transforms)
 
     def __call__(self, images: Tensor, generator: Generator | None = None) -> Tensor:
         """Transform ``(n, c, h, w)``, each image with its own draws."""
-        for transform in self.transforms:
-            images = transform(images, generator=generator)
+        _check_images(images, generator)
+        with _values_were_checked():
+            for transform in self.transforms:
+                images = transform(images, generator=generator)
         return images
 
     def __repr__(self) -> str:
@@ -402,56 +390,109 @@ class Compose:
         return "\n".join(["Compose(", *(f"    {_describe(transform)}," for transform in self.transforms), ")"])
 
 
-def simclr_augment(
-    strength: float = 1.0,
-    channels: int = 1,
-    *,
-    scale: tuple[float, float] | None = None,
-    flip: float | None = None,
-    blur: float = 0.0,
-    noise: float = 0.0,
-) -> Compose:
-    """Build SimCLR's family of views for small images: crop, flip, color; optionally blur and noise.
+def simclr_color(
+    images: Tensor, strength: float = 1.0, grayscale: float = 0.2, *, generator: Generator | None = None
+) -> Tensor:
+    """SimCLR's change of colors, for color and for gray images.
 
-    Colors are changed in 80 % of the images, as in SimCLR (which reports strength 1 for ImageNet and 0.5 for
-    CIFAR-10): brightness, contrast and saturation by up to ``0.8 * strength`` for color images and ``0.4 *
-    strength`` for gray ones, hue by up to ``0.2 * strength`` turns; and a fifth of the color images lose
-    their color altogether. There is no blur by default: SimCLR leaves it out at 32x32 pixels (its appendix on
-    CIFAR-10).
+    80 % of the images are changed: brightness, contrast and saturation of color images by up to ``0.8 * strength``,
+    their hue by up to ``0.2 * strength`` turns; brightness and contrast of gray images by up to ``0.4 * strength``.
+    Then a fifth of the color images lose their color.
 
     Args:
-        strength: 0 leaves the images as they are, 1 is the usual strength; at most 2.
-        channels: 1 for gray, 3 for color images.
-        scale: interval of the crop's area; ``(1 - 0.8 * strength, 1)``, but not below 0.08, if None.
-        flip: probability of a mirror image; ``0.5``, less at a strength below 1, if None.
-        blur: probability of a blur with a width of up to one pixel.
+        images: ``(n, 1, h, w)`` or ``(n, 3, h, w)``.
+        strength: of the change, in [0, 2]; SimCLR reports 1 for ImageNet and 0.5 for CIFAR-10.
+        grayscale: share of the color images that become gray.
+        generator: source of the draws.
+
+    Returns:
+        Of the same shape, in [0, 1].
+    """
+    channels = _check_images(images, generator)[1]
+    check_in_range(0, 2, strength=strength)
+    check_in_range(0, 1, grayscale=grayscale)
+    if channels not in (1, 3):
+        raise ValueError(f"images: expected 1 channel (gray) or 3 (color), got shape {tuple(images.shape)}")
+    if channels == 1:
+        change = 0.4 * strength
+        return color_jitter(images, brightness=change, contrast=change, probability=0.8, generator=generator)
+    change, hue = 0.8 * strength, min(0.5, 0.2 * strength)
+    jitter = partial(color_jitter, brightness=change, contrast=change, saturation=change, hue=hue)
+    return jitter(images, probability=0.8, grayscale=grayscale, generator=generator)
+
+
+# What is published, and our own choice for small images ("small"): crops that keep at least a fifth.
+PRESETS: dict[str, dict[str, Any]] = {
+    "small": {"strength": 1.0, "scale": (0.2, 1.0), "blur": 0.0, "sigma": (0.1, 1.0)},
+    "cifar10": {"strength": 0.5, "scale": (0.08, 1.0), "blur": 0.0, "sigma": (0.1, 2.0)},
+    "imagenet": {"strength": 1.0, "scale": (0.08, 1.0), "blur": 0.5, "sigma": (0.1, 2.0)},
+}
+
+
+def simclr_augment(
+    strength: float | None = None,
+    channels: int | None = None,
+    *,
+    preset: str = "small",
+    scale: tuple[float, float] | None = None,
+    ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip: float = 0.5,
+    grayscale: float = 0.2,
+    blur: float | None = None,
+    sigma: tuple[float, float] | None = None,
+    noise: float = 0.0,
+) -> Compose:
+    """Build SimCLR's family of views: crop and flip, color; optionally blur and noise.
+
+    Whether images are gray or in color is seen when they come. Crop and color have a setting each: ``scale`` and
+    ``strength``.
+
+    Args:
+        strength: of the change of colors, in [0, 2], see `simclr_color`; 0 for none. The preset's if None.
+        channels: 1 for gray, 3 for color images, others are then refused; None takes both.
+        preset: ``"cifar10"`` and ``"imagenet"`` as SimCLR publishes them (crops of 8 to 100 % of the area; colors at
+            strength 0.5 without blur, or at strength 1 with a blur in half of the images); ``"small"``, for this book's
+            small gray images: crops of 20 to 100 %, strength 1, no blur.
+        scale: interval of the crop's area; the preset's if None.
+        ratio: interval of the crop's width over its height.
+        flip: probability of a mirror image.
+        grayscale: share of the color images that lose their color.
+        blur: probability of a blur; the preset's if None.
+        sigma: interval of its width in pixels; the preset's if None.
         noise: standard deviation of added noise.
 
     Returns:
         A callable ``(images, generator=None) -> images``.
 
-    Raises:
-        ValueError: channels neither 1 nor 3; a number out of its range.
-    """
-    check_in_range(0, 2, strength=strength)
-    check_in_range(0, 1, blur=blur, noise=noise)
-    if channels not in (1, 3):
-        raise ValueError(f"channels: expected 1 (gray) or 3 (color), got {channels}")
-    scale = (max(0.08, 1 - 0.8 * strength), 1.0) if scale is None else scale
-    flip = 0.5 * min(strength, 1.0) if flip is None else flip
-    _check_interval(0.0, 1.0, scale=scale)
-    check_in_range(0, 1, flip=flip)
-    stretch = (4 / 3) ** min(strength, 1.0)
+    Example:
+        >>> augment = simclr_augment(preset="cifar10")
+        >>> augment(torch.rand(8, 3, 32, 32), torch.Generator().manual_seed(0)).shape
+        torch.Size([8, 3, 32, 32])
 
-    transforms: list[Transform] = [partial(random_resized_crop, scale=scale, ratio=(1 / stretch, stretch), flip=flip)]
-    if strength > 0 and channels == 1:
-        transforms.append(partial(color_jitter, brightness=0.4 * strength, contrast=0.4 * strength, probability=0.8))
-    elif strength > 0:
-        change, hue = 0.8 * strength, min(0.5, 0.2 * strength)
-        jitter = partial(color_jitter, brightness=change, contrast=change, saturation=change, hue=hue)
-        transforms.append(partial(jitter, probability=0.8, grayscale=0.2 * min(strength, 1.0)))
-    if blur > 0:
-        transforms.append(partial(gaussian_blur, sigma=(0.1, 1.0), probability=blur))
+    Source:
+        Chen, Kornblith, Norouzi and Hinton 2020, appendix A and, for CIFAR-10, B.9. Two things differ: our crop is cut
+        at the border instead of drawn again, and hue turns about the gray axis instead of in HSV.
+    """
+    check_choice(tuple(PRESETS), preset=preset)
+    given = {"strength": strength, "scale": scale, "blur": blur, "sigma": sigma}
+    chosen = PRESETS[preset] | {name: value for name, value in given.items() if value is not None}
+    check_in_range(0, 2, strength=chosen["strength"])
+    check_in_range(0, 1, blur=chosen["blur"], noise=noise, flip=flip, grayscale=grayscale)
+    if channels is not None:
+        check_count(channels=channels)
+        if channels not in (1, 3):
+            raise ValueError(f"channels: expected 1 (gray) or 3 (color), got {channels}")
+    _check_interval(0.0, 1.0, scale=chosen["scale"])
+    _check_interval(0.0, math.inf, ratio=ratio, sigma=chosen["sigma"])
+    check_positive(**{"scale[0]": chosen["scale"][0], "ratio[0]": ratio[0]})
+
+    transforms: list[Transform] = [partial(random_resized_crop, scale=chosen["scale"], ratio=ratio, flip=flip)]
+    if channels is not None:
+        transforms.insert(0, partial(_only, channels=channels))
+    if chosen["strength"] > 0 or grayscale > 0:
+        transforms.append(partial(simclr_color, strength=chosen["strength"], grayscale=grayscale))
+    if chosen["blur"] > 0:
+        transforms.append(partial(gaussian_blur, sigma=chosen["sigma"], probability=chosen["blur"]))
     if noise > 0:
         transforms.append(partial(gaussian_noise, std=noise))
     return Compose(transforms)
@@ -502,16 +543,35 @@ def _mix_channels(images: Tensor, matrix: Tensor, shift: Tensor) -> Tensor:
     return torch.bmm(matrix, pixels).add_(shift[:, None, None]).reshape(images.shape)
 
 
-def _check_images(images: Tensor) -> tuple[int, int, int, int]:
-    """Check shape and dtype, not the values: this runs several times a step."""
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images: expected a torch.Tensor, got {type(images).__name__}")
-    if not images.is_floating_point():
+_CHECKED: ContextVar[bool] = ContextVar("images_were_checked", default=False)
+
+
+@contextmanager
+def _values_were_checked() -> Iterator[None]:
+    """Inside, values are not looked at again: views of finite images are finite, and reading makes a GPU wait."""
+    token = _CHECKED.set(True)
+    try:
+        yield
+    finally:
+        _CHECKED.reset(token)
+
+
+def _check_images(images: Tensor, generator: Generator | None) -> tuple[int, int, int, int]:
+    check_generator(generator)
+    if isinstance(images, Tensor) and not images.is_floating_point():
         raise TypeError(f"images: expected a floating dtype, got {images.dtype}; use images.float() / 255")
-    if images.ndim != 4 or images.numel() == 0:
+    if isinstance(images, Tensor) and (images.ndim != 4 or images.numel() == 0):
         raise ValueError(f"images: expected a batch of shape (n, c, h, w), got {tuple(images.shape)}")
+    if not _CHECKED.get():
+        check_shapes(images=(images, "n c h w"))
     n, channels, height, width = images.shape
     return n, channels, height, width
+
+
+def _only(images: Tensor, channels: int, *, generator: Generator | None = None) -> Tensor:
+    if images.shape[1] != channels:
+        raise ValueError(f"images: expected {channels} channels, as channels= says, got shape {tuple(images.shape)}")
+    return images
 
 
 def _check_interval(low: float, high: float, **intervals: tuple[float, float]) -> None:
@@ -521,15 +581,20 @@ def _check_interval(low: float, high: float, **intervals: tuple[float, float]) -
         except (TypeError, ValueError):
             raise TypeError(f"{name}: expected a pair (smallest, largest), got {interval!r}") from None
         check_in_range(low, high, **{f"{name}[0]": start, f"{name}[1]": end})
+        start, end = float(start), float(end)
         if start > end:
             raise ValueError(f"{name}: expected a pair (smallest, largest), got {interval!r}")
 
 
 def _pair(size: int | tuple[int, int], name: str) -> tuple[int, int]:
-    height, width = (size, size) if isinstance(size, int) else size
-    if height < 1 or width < 1:
+    pair = tuple(size) if isinstance(size, tuple | list) else (size, size)
+    if len(pair) != 2:
+        raise ValueError(f"{name}: expected one number or (height, width), got {size!r}")
+    check_count(0, **{name: pair[0]})
+    check_count(0, **{name: pair[1]})
+    if min(pair) < 1:
         raise ValueError(f"{name}: expected at least 1 pixel, got {size!r}")
-    return height, width
+    return pair[0], pair[1]
 
 
 def _describe(transform: Transform) -> str:

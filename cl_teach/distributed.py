@@ -1,261 +1,151 @@
-r"""Contrastive training on several devices: one process a device, one batch shared by all.
+"""Contrastive training on several devices, as a program: ``torchrun --nproc-per-node 2 -m cl_teach.distributed``.
 
-With W processes every process embeds its part of the batch, and the embeddings (not the images) are gathered, so that
-each anchor still sees the negatives of the whole batch. Two things are easily done wrong.
+It trains SimCLR on a data set of the package with `cl_teach.training.pretrain` and says how good the features are. With
+``--checkpoint run.pt`` the same command again goes on where the file ends. Started with ``python -m`` it runs in one
+process.
 
-- ``torch.distributed.all_gather`` cuts the graph: the others' embeddings arrive as constants. An embedding gets
-  gradient as an anchor and as a candidate of *every* anchor, and the second part is computed where the other anchors
-  are. `gather` sends it back.
-- ``DistributedDataParallel`` *averages* gradients over processes. With `gather` and the same loss of the whole batch in
-  every process, the average is exactly the gradient of one process with the whole batch. Without the backward pass of
-  `gather` it would be that gradient divided by W.
+What a program of your own needs is imported from here: `process_group` joins the processes that torchrun started, and
+`gather` collects embeddings with a gradient that finds its way back. `pretrain` calls it by itself.
 
-Batch normalization is the exception: on a CPU its statistics are those of one process's part. On GPUs
-``torch.nn.SyncBatchNorm`` takes its place here.
-
-``torchrun --nproc-per-node 2 -m cl_teach.distributed --checkpoint run.pt`` trains SimCLR on the embedded Fashion-MNIST;
-the same command again goes on where the checkpoint ends.
+Batch normalization is the exception to "several processes do what one does": on a CPU its statistics are those of one
+process's part. On GPUs ``torch.nn.SyncBatchNorm`` takes its place. Group normalization (``--norm group``) has no such
+trouble.
 """
 
 from __future__ import annotations
 
 import argparse
+import csv
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import timedelta
+from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
-import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.elastic.multiprocessing.errors import record
-from torch.nn.parallel import DistributedDataParallel
 
-from .core.checks import check_batch, check_positive
-from .training import batches
+from .training.processes import gather, process_group, rank, world_size
 
-__all__ = ["gather", "pretrain", "process_group"]
+__all__ = ["gather", "process_group"]
+
+DATA = ("fashion_mnist", "fashion_mnist_full", "cifar10", "digits", "sprites")
+PRECISIONS = {"full": False, "mixed": True, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
-@contextmanager
-def process_group(timeout_seconds: float = 300.0) -> Iterator[torch.device]:
-    """Join the processes that ``torchrun`` started, and give this one's device: NCCL on GPUs, gloo on CPUs.
+class _OneVoice(argparse.ArgumentParser):
+    """Every process parses the arguments; only the first one says anything."""
 
-    Args:
-        timeout_seconds: after which a process that waits for another one gives up.
+    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+        if os.environ.get("RANK", "0") == "0":
+            super()._print_message(message, file)
 
-    Raises:
-        RuntimeError: not started by ``torchrun``, or fewer GPUs than processes on this machine.
-    """
-    if "LOCAL_RANK" not in os.environ:
-        raise RuntimeError(
-            "no process group: start this program with torchrun, "
-            "e.g. torchrun --nproc-per-node 2 -m cl_teach.distributed"
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _OneVoice(
+        prog=f"{'torchrun --nproc-per-node N' if 'RANK' in os.environ else 'python'} -m cl_teach.distributed",
+        description="Train SimCLR in one process a device, with the negatives of all; print how good the features are.",
+        epilog="In several processes: torchrun --nproc-per-node 2 -m cl_teach.distributed [options]. "
+        "The same command with the same --checkpoint goes on where the file ends; more --epochs extend a finished run.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--data", choices=DATA, default="fashion_mnist", help="the first and the last two need no download")
+    add(
+        "--root",
+        type=Path,
+        default=None,
+        help="folder of downloaded data (default: $CL_TEACH_DATA or ~/.cache/cl_teach)",
+    )
+    add("--encoder", choices=("small", "resnet18"), default="small", help="resnet18 needs torchvision")
+    add("--norm", choices=("batch", "group"), default="batch", help="normalization in encoder and head")
+    add("--epochs", type=int, default=5, help="passes over the data")
+    add("--batch-size", type=int, default=256, help="images in a step, over all processes together")
+    add("--chunk", type=int, default=None, help="embed so many views at a time, with --norm group")
+    add("--learning-rate", type=float, default=2e-3, help="falls to zero along a cosine")
+    add("--weight-decay", type=float, default=1e-4, help="of AdamW")
+    add("--temperature", type=float, default=0.2, help="of NT-Xent")
+    add("--crop", type=float, default=0.3, help="smallest share of the area that a crop keeps")
+    add("--precision", choices=tuple(PRECISIONS), default="full", help="mixed: bfloat16 where the device has it")
+    add("--seed", type=int, default=0, help="of weights, order and views")
+    add("--checkpoint", type=Path, default=None, help="file to write to, and to go on from")
+    add("--log", type=Path, default=None, help="CSV file of epoch, loss and kNN accuracy")
+    return parser
+
+
+def _load(options: argparse.Namespace, split: str) -> tuple[Tensor, Tensor]:
+    from . import datasets
+
+    if options.data == "sprites":
+        drawn = datasets.sprites(8000 if split == "train" else 2000, seed=0 if split == "train" else 1)
+        return drawn.images, drawn.factors["shape"]
+    name, full = options.data.removesuffix("_full"), {"full": True} if options.data.endswith("_full") else {}
+    data = getattr(datasets, name)(split, root=options.root, **full)
+    return data.images, data.labels
+
+
+def train(options: argparse.Namespace) -> None:
+    """One run; every process calls it."""
+    from .augment import simclr_augment
+    from .core import nt_xent
+    from .models import ConvEncoder, ProjectionHead, cifar_resnet18
+    from .training import online_knn, pretrain, seed_everything
+
+    seed_everything(options.seed)  # the same initial weights in every process
+    images, labels = _load(options, "train")
+    channels, side = images.shape[1], images.shape[-1]
+    encoder: Any = (
+        ConvEncoder(channels, side, norm=options.norm)
+        if options.encoder == "small"
+        else cifar_resnet18(channels, norm=options.norm)
+    )
+    head = ProjectionHead(encoder.feature_dim, 64, hidden=256, norm=options.norm)
+    watch = online_knn(encoder, (images, labels), _load(options, "test"))
+    table: list[tuple[Any, ...]] = [("epoch", "loss", "knn")]
+
+    def note(epoch: int, loss: float, metrics: dict[str, float]) -> None:
+        table.append((epoch, loss, metrics["knn"]))
+        print(f"epoch {epoch}: loss {loss:.3f}, kNN accuracy {metrics['knn']:.3f}", flush=True)
+        if options.log is not None:
+            with options.log.open("a" if epoch > 1 else "w", newline="") as file:
+                csv.writer(file).writerows(table[-1:] if epoch > 1 else table)
+
+    history = pretrain(
+        encoder,
+        head,
+        images,
+        loss=lambda z1, z2: nt_xent(z1, z2, options.temperature),
+        augment=simclr_augment(scale=(options.crop, 1.0)),
+        epochs=options.epochs,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        weight_decay=options.weight_decay,
+        seed=options.seed,
+        chunk=options.chunk,
+        amp=PRECISIONS[options.precision],
+        checkpoint=options.checkpoint,
+        checkpoint_every=50,
+        after_epoch=watch,
+        on_epoch=note,
+    )
+    if rank() == 0:
+        final = history.losses[-1].item()
+        print(
+            f"{len(history.losses)} steps in {world_size()} processes, loss {final:.3f}, "
+            f"kNN accuracy {history.metrics[-1]['knn']:.3f}"
         )
-    local = int(os.environ["LOCAL_RANK"])
-    device, backend = torch.device("cpu"), "gloo"
-    if torch.cuda.is_available():
-        if local >= torch.cuda.device_count():
-            raise RuntimeError(
-                f"process {local} of this machine has no GPU, there are {torch.cuda.device_count()}; "
-                "lower --nproc-per-node, or hide the GPUs with CUDA_VISIBLE_DEVICES= to train on the CPU"
-            )
-        device, backend = torch.device("cuda", local), "nccl"
-        torch.cuda.set_device(device)
-    dist.init_process_group(backend, timeout=timedelta(seconds=timeout_seconds))
-    try:
-        yield device
-    finally:
-        dist.destroy_process_group()
-
-
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, z: Tensor) -> Tensor:
-        parts = [torch.empty_like(z) for _ in range(dist.get_world_size())]
-        dist.all_gather(parts, z.contiguous())
-        return torch.cat(parts)
-
-    @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        total = gradient.contiguous()
-        dist.all_reduce(total)  # what every process has to say about every embedding
-        return total.chunk(dist.get_world_size())[dist.get_rank()]
-
-
-def gather(z: Tensor) -> Tensor:
-    """Embeddings of all processes, in the order of their ranks, with a gradient that finds its way back.
-
-    Args:
-        z: ``(n, d)``, the same shape in every process.
-
-    Returns:
-        ``(W n, d)``.
-    """
-    return _Gather.apply(z)
-
-
-def pretrain(
-    encoder: nn.Module,
-    head: nn.Module,
-    images: Tensor,
-    *,
-    loss: Callable[[Tensor, Tensor], Tensor],
-    augment: Callable[..., Tensor],
-    device: torch.device,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float = 1e-3,
-    weight_decay: float = 0.0,
-    seed: int = 0,
-    checkpoint: Path | str | None = None,
-    every: int = 50,
-    after_step: Callable[[int], None] | None = None,
-) -> Tensor:
-    """SimCLR's loop in every process of a group: equal weights everywhere, at every step.
-
-    The order of the batches comes from one seed in all processes, augmentation from one seed a process.
-
-    Args:
-        encoder: images to features, trained in place.
-        head: features to embeddings, trained in place.
-        images: ``(m, c, h, w)``, the same in every process.
-        loss: of two ``(batch_size, d)`` batches of embeddings.
-        augment: called as ``augment(images, generator)``.
-        device: of this process, from `process_group`.
-        epochs: passes over the data.
-        batch_size: rows in a step over all processes together, a multiple of their number.
-        learning_rate: initial value; falls to zero along a cosine.
-        weight_decay: of AdamW.
-        seed: of the run.
-        checkpoint: file that holds everything the run needs to go on; read at the start where it exists.
-        every: steps between two writes.
-        after_step: called with the number of finished steps.
-
-    Returns:
-        ``(steps,)`` losses of the run, those before a restart included.
-
-    Raises:
-        ValueError: a batch that cannot be shared evenly, too few images, or a checkpoint of another run.
-    """
-    world, rank = dist.get_world_size(), dist.get_rank()
-    check_positive(epochs=epochs, batch_size=batch_size, learning_rate=learning_rate, every=every)
-    if batch_size % world:
-        raise ValueError(f"batch_size: expected a multiple of the {world} processes, got {batch_size}")
-    check_batch(len(images), batch_size, name="images", why=f"to fill one batch of batch_size={batch_size}")
-    network: nn.Module = nn.Sequential(encoder, head).to(device)
-    if device.type == "cuda":
-        network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    parallel = DistributedDataParallel(network)
-    optimizer = torch.optim.AdamW(network.parameters(), lr=learning_rate, weight_decay=weight_decay)
-    per_epoch = len(images) // batch_size
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * per_epoch)
-    order = torch.Generator().manual_seed(seed)
-    noise = torch.Generator(device).manual_seed(seed + 1_000_003 * (rank + 1))
-    settings = {"epochs": epochs, "batch_size": batch_size, "seed": seed, "processes": world, "images": len(images)}
-    state = _read(checkpoint, settings)
-    losses: list[float] = []
-    if state is not None:
-        network.load_state_dict(state["network"])
-        optimizer.load_state_dict(state["optimizer"])
-        schedule.load_state_dict(state["schedule"])
-        noise.set_state(state["noise"][rank])
-        losses = state["losses"]
-
-    images, done = images.to(device), len(losses)
-    parallel.train()
-    for epoch in range(epochs):
-        for step, rows in enumerate(batches(len(images), batch_size, order), start=epoch * per_epoch + 1):
-            if step <= done:
-                continue  # drawing the order again is cheaper than keeping it
-            own = images[rows.chunk(world)[rank].to(device)]
-            z1, z2 = parallel(torch.cat([augment(own, noise), augment(own, noise)])).chunk(2)
-            value = loss(gather(z1), gather(z2))
-            optimizer.zero_grad()
-            value.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(value.item())
-            if checkpoint is not None and (step % every == 0 or step == epochs * per_epoch):
-                noises: list[Any] = [None] * world
-                dist.all_gather_object(noises, noise.get_state())
-                if rank == 0:
-                    parts: dict[str, Any] = {"network": network, "optimizer": optimizer, "schedule": schedule}
-                    _write(
-                        Path(checkpoint),
-                        {name: part.state_dict() for name, part in parts.items()}
-                        | {"settings": settings, "noise": noises, "losses": losses},
-                    )
-                dist.barrier()
-            if after_step is not None:
-                after_step(step)
-    return torch.tensor(losses)
-
-
-def _write(file: Path, state: dict[str, Any]) -> None:
-    """Write beside the old checkpoint, then put it in its place: whenever the power fails, one of them is whole."""
-    temporary = file.with_suffix(file.suffix + ".new")
-    with temporary.open("wb") as stream:
-        torch.save(state, stream)
-        stream.flush()
-        os.fsync(stream.fileno())
-    temporary.replace(file)
-
-
-def _read(checkpoint: Path | str | None, settings: dict[str, int]) -> dict[str, Any] | None:
-    if checkpoint is None or not Path(checkpoint).is_file():
-        return None
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)
-    for name, value in settings.items():
-        if state["settings"][name] != value:
-            raise ValueError(
-                f"checkpoint: {checkpoint} is of a run with {name}={state['settings'][name]}, this one has {value}; "
-                "use the same settings to go on, or another file to begin"
-            )
-    return state
 
 
 @record
 def main() -> None:
-    """Train SimCLR on the embedded Fashion-MNIST and print how good the features are."""
-    from .augment import simclr_augment
-    from .core import nt_xent
-    from .datasets import fashion_mnist
-    from .evaluation import embed, knn_accuracy
-    from .models import ConvEncoder, ProjectionHead
-
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--batch-size", type=int, default=256, help="over all processes together")
-    parser.add_argument("--temperature", type=float, default=0.2)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--checkpoint", type=Path, help="file to write to, and to go on from")
+    """Read the arguments, join the others, train."""
+    parser = _parser()
     options = parser.parse_args()
-    with process_group() as device:
-        torch.manual_seed(options.seed)  # the same initial weights in every process
-        encoder = ConvEncoder()
-        head = ProjectionHead(encoder.feature_dim, 64, hidden=256)
-        train = fashion_mnist()
-        losses = pretrain(
-            encoder,
-            head,
-            train.images,
-            loss=lambda z1, z2: nt_xent(z1, z2, options.temperature),
-            augment=simclr_augment(scale=(0.3, 1.0)),
-            device=device,
-            epochs=options.epochs,
-            batch_size=options.batch_size,
-            learning_rate=2e-3,
-            weight_decay=1e-4,
-            seed=options.seed,
-            checkpoint=options.checkpoint,
-        )
-        if dist.get_rank() == 0:
-            test = fashion_mnist("test")
-            rows = (embed(encoder, train.images).cpu(), train.labels, embed(encoder, test.images).cpu(), test.labels)
-            print(f"{len(losses)} steps, loss {losses[-1]:.3f}, kNN accuracy {knn_accuracy(*rows):.3f}")
+    try:
+        with process_group() if "LOCAL_RANK" in os.environ else nullcontext():
+            train(options)
+    except (ValueError, TypeError, OSError, ImportError, FloatingPointError) as error:
+        parser.exit(2, f"{parser.prog}: {cast(Exception, error)}\n")
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def model(where: str) -> tuple[nn.Module, Callable[..., Tensor], dict[str, Any]]
         head = ProjectionHead(encoder.feature_dim, 64, hidden=128)
         options = {"epochs": at_scale(20, 200), "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 1e-4}
         return nn.Sequential(encoder, head), simclr_augment(scale=(0.3, 1.0)), options
-    network = nn.Sequential(nn.Flatten(), MLP([64, 128, 64, 32], batch_norm=False))
+    network = nn.Sequential(nn.Flatten(), MLP([64, 128, 64, 32], norm="none"))
     options = {"epochs": at_scale(80, 800), "batch_size": 64, "learning_rate": 1e-3, "schedule": "constant"}
     return network, lambda images, generator: gaussian_noise(images, 0.1, generator=generator), options
 

@@ -268,7 +268,7 @@ class Descriptions(nn.Module):
             check_mask(warm, (len(source),), name="warm")
             self.register_buffer(f"source_{k}", source)
         self.register_buffer("warm", warm)
-        self.content, self.text = (MLP([x.shape[1], dim, dim, dim], batch_norm=False) for x in sources[:2])
+        self.content, self.text = (MLP([x.shape[1], dim, dim, dim], norm="none") for x in sources[:2])
         self.feedback = nn.Linear(sources[2].shape[1], dim)
         self.ids = nn.Parameter(torch.randn(len(warm), dim) / math.sqrt(dim))
 

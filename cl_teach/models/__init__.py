@@ -1,7 +1,8 @@
 """Small encoders for 28x28 and 32x32 images, heads, generators, graph convolution, language, points."""
 
-from .encoders import MLP, ConvEncoder
-from .generator import ClassCritic, ClassTranslator, VariationGenerator, noise_embeddings
+from .encoders import MLP, ConvEncoder, cifar_resnet18
+from .class_translator import ClassCritic, ClassTranslator
+from .generator import VariationGenerator, noise_embeddings
 from .graph import gcn_matrix, mean_matrix, scale_by_degrees
 from .heads import PredictionHead, ProjectionHead
 from .language_model import LanguageModel
@@ -19,6 +20,7 @@ __all__ = [
     "PredictionHead",
     "ProjectionHead",
     "VariationGenerator",
+    "cifar_resnet18",
     "farthest_points",
     "gcn_matrix",
     "make_patches",

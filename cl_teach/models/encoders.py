@@ -1,13 +1,24 @@
-"""Encoders small enough for a laptop: a convolutional one for images, a perceptron for the rest."""
+"""Encoders: a convolutional one small enough for a laptop, a perceptron for the rest, and the ResNet-18 of the papers.
+
+All of them, and the heads, take ``norm=``. Batch normalization is what the papers use; it makes every row of a batch
+depend on the others, so a batch cannot be embedded in parts (`cl_teach.training.in_chunks`), and several processes do
+not do quite what one does. Group normalization treats every row by itself.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["MLP", "ConvEncoder"]
+from ..core.checks import check_choice, check_count
+
+__all__ = ["MLP", "ConvEncoder", "cifar_resnet18"]
+
+NORMS = ("batch", "group", "layer", "none")
+GROUPS, LEAST = 32, 4  # as many groups as Wu and He (2018) use, where each has at least so many channels
 
 
 class ConvEncoder(nn.Module):
@@ -22,6 +33,7 @@ class ConvEncoder(nn.Module):
         in_channels: 1 for gray, 3 for color.
         image_size: height and width of the images, at least 8.
         width: channels after the first convolution; the other two have twice as many.
+        norm: ``"batch"``, ``"group"``, ``"layer"`` (one group) or ``"none"``.
 
     Attributes:
         feature_dim: width of the features, 2 * width * (image_size / 8 rounded up) ** 2.
@@ -29,27 +41,20 @@ class ConvEncoder(nn.Module):
     Shape:
         ``(n, in_channels, image_size, image_size)`` to ``(n, feature_dim)``.
 
-    Raises:
-        ValueError: a size out of range; at a call, images of another shape.
-        TypeError: at a call, images not floating.
     """
 
-    def __init__(self, in_channels: int = 1, image_size: int = 28, width: int = 16) -> None:
+    def __init__(self, in_channels: int = 1, image_size: int = 28, width: int = 16, *, norm: str = "batch") -> None:
         super().__init__()
-        for name, value, least in (
-            ("in_channels", in_channels, 1),
-            ("image_size", image_size, 8),
-            ("width", width, 1),
-        ):
-            if value < least:
-                raise ValueError(f"{name}: expected at least {least}, got {value}")
+        check_count(in_channels=in_channels, width=width)
+        check_count(8, image_size=image_size)
+        check_choice(NORMS, norm=norm)
         self.in_channels, self.image_size = in_channels, image_size
         side = -(-image_size // 8)  # three times half, rounded up: 28 -> 14 -> 7 -> 4 and 32 -> 16 -> 8 -> 4
         self.feature_dim = 2 * width * side * side
         self.convolutions = nn.Sequential(
-            _halve(in_channels, width),
-            _halve(width, 2 * width),
-            _halve(2 * width, 2 * width),
+            _halve(in_channels, width, norm),
+            _halve(width, 2 * width, norm),
+            _halve(2 * width, 2 * width, norm),
         )
         # Channels beside one another in memory: the same numbers, a fifth faster on a processor.
         self.to(memory_format=torch.channels_last)
@@ -57,43 +62,43 @@ class ConvEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Encode ``(n, in_channels, image_size, image_size)`` as ``(n, feature_dim)``."""
         wanted = (self.in_channels, self.image_size, self.image_size)
+        _check_images(images)
         if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
             raise ValueError(
                 f"images: expected shape (n, {', '.join(map(str, wanted))}), got {tuple(images.shape)}; "
                 f"this encoder was made with in_channels={self.in_channels} and image_size={self.image_size}"
             )
-        if not images.is_floating_point():
-            raise TypeError(f"images: expected a floating dtype, got {images.dtype}; use images.float() / 255")
         maps = self.convolutions(images)  # (n, 2 width, side, side)
         return maps.flatten(1)  # (n, feature_dim)
 
 
 class MLP(nn.Module):
-    """Linear layers with batch normalization and ReLU between them; nothing after the last.
+    """Linear layers with a normalization and ReLU between them; nothing after the last.
 
     Args:
         sizes: widths from the input to the output, at least two; ``[d, k]`` is one linear layer.
-        batch_norm: normalize the hidden layers.
+        norm: of the hidden layers: ``"batch"``, ``"group"``, ``"layer"`` or ``"none"``.
 
     Shape:
-        ``(..., sizes[0])`` to ``(..., sizes[-1])``; with batch normalization ``(n, sizes[0])``.
-
-    Raises:
-        ValueError: fewer than two sizes, or one below 1; at a call, an input of another width.
+        ``(n, sizes[0])`` to ``(n, sizes[-1])``; without a normalization, or with ``"layer"``, any leading dimensions.
     """
 
-    def __init__(self, sizes: Sequence[int], batch_norm: bool = True) -> None:
+    def __init__(self, sizes: Sequence[int], norm: str = "batch") -> None:
         super().__init__()
-        self.sizes = tuple(sizes)
+        if not isinstance(sizes, Sequence) or isinstance(sizes, str):
+            raise TypeError(f"sizes: expected a list of widths, got {type(sizes).__name__}")
+        check_count(0, **{f"sizes[{i}]": size for i, size in enumerate(sizes)})
+        check_choice(NORMS, norm=norm)
+        self.sizes = tuple(int(size) for size in sizes)
         if len(self.sizes) < 2 or min(self.sizes) < 1:
             raise ValueError(f"sizes: expected at least two positive widths, got {self.sizes}")
         layers: list[nn.Module] = []
         for i, (in_dim, out_dim) in enumerate(zip(self.sizes[:-1], self.sizes[1:], strict=True)):
             last = i == len(self.sizes) - 2
             # Batch normalization subtracts the mean, so a bias before it would have no effect.
-            layers.append(nn.Linear(in_dim, out_dim, bias=last or not batch_norm))
+            layers.append(nn.Linear(in_dim, out_dim, bias=last or norm != "batch"))
             if not last:
-                layers += [nn.BatchNorm1d(out_dim), nn.ReLU()] if batch_norm else [nn.ReLU()]
+                layers += [*_normalization(norm, out_dim, images=False), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -102,20 +107,85 @@ class MLP(nn.Module):
         return self.layers(x)
 
 
-def check_width(x: Tensor, width: int, name: str) -> None:
-    """Check the last dimension of a network's input.
+def cifar_resnet18(in_channels: int = 3, *, norm: str = "batch") -> nn.Module:
+    """ResNet-18 for pictures of 32x32 pixels, without its classifier: the encoder that papers on CIFAR-10 compare with.
+
+    torchvision's network with the usual stem for small pictures: the first convolution is 3x3 with stride 1, and there
+    is no pooling after it.
+
+    Args:
+        in_channels: 1 for gray, 3 for color.
+        norm: ``"batch"`` or ``"group"``.
+
+    Returns:
+        A network from ``(n, in_channels, h, w)`` to ``(n, 512)``; its ``feature_dim`` says 512.
 
     Raises:
-        ValueError: it is not ``width``.
+        ImportError: torchvision is not installed.
+
+    Source:
+        He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition (2016); the stem as in Chen et al., A
+        Simple Framework for Contrastive Learning of Visual Representations (2020), appendix B.9.
     """
+    check_count(in_channels=in_channels)
+    check_choice(("batch", "group"), norm=norm)
+    try:
+        from torchvision.models import resnet18
+    except ImportError as error:
+        raise ImportError("cifar_resnet18 needs torchvision: pip install torchvision") from error
+    layer = nn.BatchNorm2d if norm == "batch" else partial(_group_norm, images=True)
+    network = resnet18(norm_layer=layer)
+    network.conv1 = nn.Conv2d(in_channels, 64, kernel_size=3, stride=1, padding=1, bias=False)
+    network.maxpool, network.fc = nn.Identity(), nn.Identity()
+    network.feature_dim = 512
+    nn.init.kaiming_normal_(network.conv1.weight, mode="fan_out", nonlinearity="relu")  # as torchvision does elsewhere
+    return network
+
+
+def check_width(x: Tensor, width: int, name: str) -> None:
+    """Check the last dimension of a network's input."""
+    _check_floating(x, name)
     if x.ndim < 2 or x.shape[-1] != width:
         raise ValueError(f"{name}: expected shape (n, {width}), got {tuple(x.shape)}")
 
 
-def _halve(in_channels: int, out_channels: int) -> nn.Sequential:
+def _halve(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
     """Halve the sides of the map (rounded up) and change the number of channels."""
     return nn.Sequential(
-        nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, bias=False),
-        nn.BatchNorm2d(out_channels),
+        nn.Conv2d(in_channels, out_channels, kernel_size=3, stride=2, padding=1, bias=norm == "none"),
+        *_normalization(norm, out_channels, images=True),
         nn.ReLU(),
     )
+
+
+def _normalization(norm: str, width: int, *, images: bool) -> list[nn.Module]:
+    if norm == "none":
+        return []
+    if norm == "batch":
+        return [nn.BatchNorm2d(width) if images else nn.BatchNorm1d(width)]
+    if norm == "layer":
+        return [nn.GroupNorm(1, width) if images else nn.LayerNorm(width)]
+    return [_group_norm(width, images=images)]
+
+
+def _group_norm(width: int, *, images: bool) -> nn.GroupNorm:
+    """At most 32 groups, each of at least four channels: a group of one number would always be zero."""
+    groups = next(g for g in range(min(GROUPS, max(width // LEAST, 1)), 0, -1) if width % g == 0)
+    if not images and width // groups < 2:
+        raise ValueError(f"norm: 'group' needs hidden layers of at least 2 units, got {width}")
+    return nn.GroupNorm(groups, width)
+
+
+def _check_images(images: Tensor) -> None:
+    if isinstance(images, Tensor) and not images.is_floating_point():
+        raise TypeError(f"images: expected a floating dtype, got {images.dtype}; use images.float() / 255")
+    _check_floating(images, "images")
+
+
+def _check_floating(x: Tensor, name: str) -> None:
+    if not isinstance(x, Tensor):
+        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
+    if not x.is_floating_point():
+        raise TypeError(f"{name}: expected a floating dtype, got {x.dtype}; convert it with .float()")
+    if x.numel() == 0:
+        raise ValueError(f"{name}: expected at least one element, got shape {tuple(x.shape)}")

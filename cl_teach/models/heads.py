@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from ..core.checks import check_count
 from .encoders import MLP, check_width
 
 __all__ = ["PredictionHead", "ProjectionHead"]
@@ -17,22 +18,21 @@ class ProjectionHead(nn.Module):
         out_dim: width of the embeddings.
         hidden: width of the hidden layers.
         layers: number of linear layers; 1 is a linear head.
+        norm: of the hidden layers: ``"batch"``, ``"group"``, ``"layer"`` or ``"none"``.
 
     Shape:
         ``(n, in_dim)`` to ``(n, out_dim)``, not normalized.
-
-    Raises:
-        ValueError: a size below 1; at a call, features of another shape.
 
     Source: SimCLR (Chen, Kornblith, Norouzi, Hinton 2020), section 4.2; batch normalization in the hidden
         layers as in BYOL (Grill et al. 2020), section 3.3.
     """
 
-    def __init__(self, in_dim: int, out_dim: int = 64, hidden: int = 128, layers: int = 2) -> None:
+    def __init__(
+        self, in_dim: int, out_dim: int = 64, hidden: int = 128, layers: int = 2, *, norm: str = "batch"
+    ) -> None:
         super().__init__()
-        if layers < 1:
-            raise ValueError(f"layers: expected at least 1, got {layers}")
-        self.mlp = MLP([in_dim, *[hidden] * (layers - 1), out_dim])
+        check_count(in_dim=in_dim, out_dim=out_dim, hidden=hidden, layers=layers)
+        self.mlp = MLP([in_dim, *[hidden] * (layers - 1), out_dim], norm=norm)
 
     def forward(self, features: Tensor) -> Tensor:
         """Project ``(n, in_dim)`` to ``(n, out_dim)``."""
@@ -47,19 +47,20 @@ class PredictionHead(nn.Module):
         dim: width of the embeddings.
         hidden: width of the hidden layer, by default half of ``dim``: SimSiam's bottleneck is a quarter of
             the width.
+        norm: of the hidden layer, as for `ProjectionHead`.
 
     Shape:
         ``(n, dim)`` to ``(n, dim)``.
 
-    Raises:
-        ValueError: a size below 1; at a call, embeddings of another shape.
-
     Source: SimSiam (Chen and He 2021), section 3; BYOL (Grill et al. 2020), section 3.3.
     """
 
-    def __init__(self, dim: int, hidden: int | None = None) -> None:
+    def __init__(self, dim: int, hidden: int | None = None, *, norm: str = "batch") -> None:
         super().__init__()
-        self.mlp = MLP([dim, max(1, dim // 2) if hidden is None else hidden, dim])
+        check_count(dim=dim)
+        hidden = max(1, dim // 2) if hidden is None else hidden
+        check_count(hidden=hidden)
+        self.mlp = MLP([dim, hidden, dim], norm=norm)
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Predict ``(n, dim)`` from ``(n, dim)``."""

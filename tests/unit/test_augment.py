@@ -129,7 +129,7 @@ class TestEveryTransform:
         partial(gaussian_noise, std=0),
         partial(cutout, size=0),
         partial(cutout, probability=0),
-        simclr_augment(strength=0, channels=3),
+        simclr_augment(strength=0, scale=(1, 1), ratio=(1, 1), flip=0, grayscale=0.0),
     ],
     ids="crop flip jitter never-jitter gray blur never-blur noise cutout never-cutout simclr".split(),
 )
@@ -346,11 +346,11 @@ class TestCompose:
         assert torch.equal(Compose([first, second])(images, seeded()), expected)
 
     def test_shows_its_parameters(self):
-        text = repr(simclr_augment(0.5, 3))
-        assert "random_resized_crop(scale=(0.6, 1.0)" in text and "grayscale=0.1" in text
+        text = repr(simclr_augment(0.5, scale=(0.6, 1.0)))
+        assert "random_resized_crop(scale=(0.6, 1.0)" in text and "simclr_color(strength=0.5, grayscale=0.2)" in text
 
     def test_refuses_what_cannot_be_called(self):
-        with pytest.raises(TypeError, match=r"transforms\[0\]: expected a callable, got int"):
+        with pytest.raises(TypeError, match=r"transforms\[0\]: expected a function, got int"):
             Compose([3])  # type: ignore[list-item]
 
 
@@ -361,6 +361,55 @@ class TestCompose:
 def test_simclr_augment_names_the_bad_argument(arguments, message):
     with pytest.raises(ValueError, match=message):
         simclr_augment(**arguments)
+
+
+class TestSimclrAugment:
+    def test_color_images_get_all_changes_of_color_without_being_announced(self):
+        gray_pixels = torch.rand(64, 1, 8, 8).expand(-1, 3, -1, -1).contiguous()
+        assert torch.allclose(simclr_augment()(gray_pixels, seeded()).std(1), torch.zeros(()), atol=1e-6)
+        views = simclr_augment(scale=(1, 1), ratio=(1, 1), flip=0.0)(some_images(256), seeded())
+        became_gray = (views.std(1).amax((1, 2)) < 1e-6).float().mean()
+        assert 0.12 < became_gray < 0.28  # a fifth
+        pure = some_images(256) * torch.tensor([1.0, 0.0, 0.0])[:, None, None]
+        turned = simclr_augment(scale=(1, 1), ratio=(1, 1), flip=0.0, grayscale=0.0)(pure, seeded())
+        assert (turned[:, 1:].amax((1, 2, 3)) > 0.01).float().mean() > 0.7  # hue and saturation moved in 80 %
+
+    def test_strength_is_that_of_the_colors_alone(self):
+        columns = torch.linspace(0, 1, 32).expand(200, 1, 32, 32)
+        weak, strong = (simclr_augment(strength, scale=(0.25, 0.25))(columns, seeded()) for strength in (0.0, 2.0))
+        assert torch.equal(weak, random_resized_crop(columns, (0.25, 0.25), flip=0.5, generator=seeded()))
+        assert not torch.equal(weak, strong)
+
+    def test_announced_channels_are_checked(self):
+        with pytest.raises(ValueError, match=r"images: expected 1 channels, as channels= says, got shape \(16, 3"):
+            simclr_augment(channels=1)(some_images())
+        with pytest.raises(ValueError, match=r"images: expected 1 channel \(gray\) or 3 \(color\), got shape \(4, 2"):
+            simclr_augment()(some_images(4, 2))
+
+    @pytest.mark.parametrize(
+        ("preset", "parts"),
+        [
+            ("cifar10", ["scale=(0.08, 1.0)", "flip=0.5", "strength=0.5", "grayscale=0.2"]),
+            ("imagenet", ["scale=(0.08, 1.0)", "strength=1.0", "sigma=(0.1, 2.0)", "probability=0.5"]),
+        ],
+    )
+    def test_presets_are_the_published_ones(self, preset, parts):
+        text = repr(simclr_augment(preset=preset))
+        assert all(part in text for part in parts), text
+        assert ("gaussian_blur" in text) == (preset == "imagenet")
+
+    def test_a_setting_of_its_own_wins_over_the_preset(self):
+        assert "strength=0.7" in repr(simclr_augment(0.7, preset="cifar10"))
+        with pytest.raises(ValueError, match="preset: expected one of 'small', 'cifar10', 'imagenet', got 'cifar'"):
+            simclr_augment(preset="cifar")
+
+
+@pytest.mark.parametrize(("transform", "channels"), EVERYTHING)
+def test_images_that_hold_nan_are_refused_not_passed_on(transform, channels):
+    images = some_images(4, channels)
+    images[2, 0, 3, 3] = torch.nan
+    with pytest.raises(ValueError, match="images: .*NaN"):
+        transform(images, generator=seeded())
 
 
 def test_two_views_of_an_image_differ():

@@ -12,7 +12,7 @@ from cl_teach.training import in_chunks, pretrain, seed_everything
 
 def make(dropout=0.0):
     seed_everything(0)
-    network = nn.Sequential(nn.Linear(6, 64), nn.GELU(), nn.Dropout(dropout), MLP([64, 64, 5], batch_norm=False))
+    network = nn.Sequential(nn.Linear(6, 64), nn.GELU(), nn.Dropout(dropout), MLP([64, 64, 5], norm="none"))
     return network.double(), torch.randn(20, 6, dtype=torch.float64)
 
 

@@ -7,7 +7,7 @@ import copy
 import pytest
 import torch
 
-from cl_teach.models import MLP, ConvEncoder, PredictionHead, ProjectionHead
+from cl_teach.models import MLP, ConvEncoder, PredictionHead, ProjectionHead, cifar_resnet18
 
 
 @pytest.mark.parametrize(("channels", "size"), [(1, 28), (3, 32), (1, 8), (3, 33)])
@@ -93,7 +93,7 @@ def test_encoder_refuses_impossible_sizes(arguments):
 def test_mlp_has_the_layers_it_was_asked_for():
     mlp = MLP([5, 7, 3])
     assert [type(layer).__name__ for layer in mlp.layers] == ["Linear", "BatchNorm1d", "ReLU", "Linear"]
-    assert [type(layer).__name__ for layer in MLP([5, 7, 3], batch_norm=False).layers] == [
+    assert [type(layer).__name__ for layer in MLP([5, 7, 3], norm="none").layers] == [
         "Linear",
         "ReLU",
         "Linear",
@@ -107,7 +107,7 @@ def test_mlp_of_two_sizes_is_linear():
 
 
 def test_plain_mlp_equals_its_formula():
-    mlp, x = MLP([5, 7, 3], batch_norm=False), torch.rand(4, 5)
+    mlp, x = MLP([5, 7, 3], norm="none"), torch.rand(4, 5)
     first, last = mlp.layers[0], mlp.layers[2]
     expected = (x @ first.weight.T + first.bias).clamp(min=0) @ last.weight.T + last.bias
     torch.testing.assert_close(mlp(x), expected)
@@ -139,8 +139,55 @@ def test_heads_say_what_input_they_need():
         PredictionHead(16)(torch.rand(16))
     with pytest.raises(ValueError, match=r"x: expected shape \(n, 5\)"):
         MLP([5, 3])(torch.rand(4, 6))
-    with pytest.raises(ValueError, match="layers: expected at least 1, got 0"):
+    with pytest.raises(ValueError, match="layers: expected a whole number of at least 1, got 0"):
         ProjectionHead(20, layers=0)
+
+
+@pytest.mark.parametrize("norm", ["group", "layer", "none"])
+def test_without_batch_normalization_every_row_is_embedded_by_itself(norm):
+    network = torch.nn.Sequential(ConvEncoder(width=8, norm=norm), ProjectionHead(256, 8, norm=norm))
+    images = torch.rand(6, 1, 28, 28)
+    torch.testing.assert_close(network(images), torch.cat([network(images[:2]), network(images[2:])]))
+
+
+def test_a_group_is_never_a_single_number_which_would_always_be_zero():
+    for width in (2, 3, 5, 8, 64, 128, 256):
+        hidden = MLP([4, width, 3], norm="group").layers[1]
+        assert isinstance(hidden, torch.nn.GroupNorm) and width // hidden.num_groups >= 2
+    assert MLP([4, 256, 3], norm="group").layers[1].num_groups == 32
+    with pytest.raises(ValueError, match="norm: 'group' needs hidden layers of at least 2 units, got 1"):
+        MLP([4, 1, 3], norm="group")
+
+
+@pytest.mark.parametrize("make", [ConvEncoder, lambda norm: MLP([4, 4, 3], norm=norm)])
+def test_unknown_normalization_is_answered_with_the_known_ones(make):
+    with pytest.raises(ValueError, match="norm: expected one of 'batch', 'group', 'layer', 'none', got 'instance'"):
+        make(norm="instance")
+
+
+class TestCifarResnet18:
+    def test_keeps_the_resolution_that_small_pictures_need(self):
+        pytest.importorskip("torchvision")
+        network = cifar_resnet18().eval()
+        seen = []
+        network.layer1.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+        with torch.no_grad():
+            features = network(torch.rand(2, 3, 32, 32))
+        assert features.shape == (2, network.feature_dim) == (2, 512)
+        assert seen == [(2, 64, 32, 32)]  # torchvision's own stem would leave 8x8
+        assert sum(p.numel() for p in network.parameters()) == 11_168_832  # 11.2 million, as the papers say
+
+    def test_takes_gray_images_and_group_normalization(self):
+        pytest.importorskip("torchvision")
+        network = cifar_resnet18(1, norm="group")
+        assert not any(isinstance(m, torch.nn.BatchNorm2d) for m in network.modules())
+        with torch.no_grad():
+            assert network(torch.rand(2, 1, 28, 28)).shape == (2, 512)
+
+    def test_without_torchvision_says_what_to_install(self, monkeypatch):
+        monkeypatch.setitem(__import__("sys").modules, "torchvision.models", None)
+        with pytest.raises(ImportError, match="pip install torchvision"):
+            cifar_resnet18()
 
 
 @pytest.mark.cuda

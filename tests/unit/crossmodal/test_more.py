@@ -202,7 +202,7 @@ def train(seed, *, direct):
     """MoRE, or MoRE with a third term that compares the signals directly."""
     seed_everything(seed)
     patients = draw_triples(1500, seed=10 + seed)
-    towers = {name: MLP([30, 64, 32], batch_norm=False) for name in ("report", "xray", "ecg")}
+    towers = {name: MLP([30, 64, 32], norm="none") for name in ("report", "xray", "ecg")}
     method = MoRE(towers, 32, temperature=0.05)
 
     def loss(report, xray, ecg):

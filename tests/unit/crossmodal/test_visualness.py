@@ -161,9 +161,9 @@ def corpus(n, seed):
 
 def tip(null=0):
     torch.manual_seed(0)
-    see = nn.Sequential(nn.Flatten(), nn.LayerNorm(768), MLP([768, 128, 16], batch_norm=False))
+    see = nn.Sequential(nn.Flatten(), nn.LayerNorm(768), MLP([768, 128, 16], norm="none"))
     words = nn.EmbeddingBag(len(CAPTION_WORDS), 48, padding_idx=0)
-    read = nn.Sequential(words, MLP([48, 64, 16], batch_norm=False))
+    read = nn.Sequential(words, MLP([48, 64, 16], norm="none"))
     return TIPCLIP(see, read, draw_null_image((3, 16, 16), generator=torch.Generator().manual_seed(null)))
 
 

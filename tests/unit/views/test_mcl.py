@@ -140,7 +140,7 @@ def jitter(x):
 
 def new_encoder(seed):
     torch.manual_seed(seed)
-    return MLP([40, 64, 2], batch_norm=False)
+    return MLP([40, 64, 2], norm="none")
 
 
 def first_stage():

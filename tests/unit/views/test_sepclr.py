@@ -181,7 +181,7 @@ def train(infoless, joint, steps=200):
     generator = torch.Generator().manual_seed(0)
     data = draw_factors(4096, generator=generator)
     torch.manual_seed(0)
-    model = SepCLR(MLP([20, 64, 4], batch_norm=False), MLP([20, 64, 3], batch_norm=False))
+    model = SepCLR(MLP([20, 64, 4], norm="none"), MLP([20, 64, 3], norm="none"))
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
     losses = []
     for _ in range(steps):
