@@ -254,7 +254,7 @@ def _mark(value: bool | None) -> str:
 
 
 def totals(rows: Sequence[Status]) -> str:
-    """The counts, for example ``module 3/52, adapter 3/52, ...``, and the adapters that are missing."""
+    """The counts, for example ``module 3/9, adapter 3/9, ...``, and the adapters that are missing."""
     n = len(rows)
     modules = f"module {sum(row.module for row in rows)}/{n}"
     if any(row.golden_cases is None for row in rows):

@@ -1,4 +1,4 @@
-"""The bibliography: complete, and every key used anywhere is in it."""
+"""The bibliography: complete, and every key used anywhere is in it (of methods, see test_survey_rules.py)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,12 @@ import re
 from collections import Counter
 from pathlib import Path
 
-from cl_teach import survey
+from survey_rules import bibliography
 
 ROOT = Path(__file__).resolve().parents[2]
 BIB = (ROOT / "book" / "references.bib").read_text(encoding="utf-8")
 KEY = re.compile(r"(?<![\w/.#-])[a-z]+(?:19|20)\d\d[a-z]+(?![\w/.-]*[\w/])")
 CITE = re.compile(r"\{cite(?::\w+)?\}`([^`]+)`")
-
-
-def entries() -> dict[str, dict[str, str]]:
-    found = {}
-    for key, body in re.findall(r"(?ms)^@\w+\{([^,]+),\n(.*?)^\}", BIB):
-        found[key] = dict(re.findall(r"(?m)^\s+(\w+)\s*= \{(.*)\},?$", body))
-    return found
 
 
 def used_keys(text: str) -> set[str]:
@@ -30,31 +23,21 @@ def used_keys(text: str) -> set[str]:
 
 def test_no_key_and_no_paper_occurs_twice() -> None:
     keys = re.findall(r"(?m)^@\w+\{([^,]+),", BIB)
-    assert len(keys) == len(set(keys)) == len(entries())
-    numbers = Counter(entry["eprint"] for entry in entries().values() if "eprint" in entry)
+    assert len(keys) == len(set(keys)) == len(bibliography(ROOT))
+    numbers = Counter(entry["eprint"] for entry in bibliography(ROOT).values() if "eprint" in entry)
     assert [number for number, count in numbers.items() if count > 1] == []
 
 
 def test_every_entry_has_title_authors_and_year_and_a_place() -> None:
-    for key, entry in entries().items():
+    for key, entry in bibliography(ROOT).items():
         assert {"title", "author", "year"} <= set(entry), key
         assert {"booktitle", "journal", "eprint"} & set(entry), key
         assert re.fullmatch(r"\d{4}", entry["year"]), key
         assert entry["year"] in key, key
 
 
-def test_every_method_of_the_survey_has_its_entry_with_the_same_facts() -> None:
-    found = entries()
-    for method in survey.load():
-        entry = found[method.cite]
-        assert entry["title"] == f"{{{method.title}}}", method.slug
-        assert entry["year"] == str(method.year), method.slug
-        assert entry.get("eprint", "") == method.arxiv, method.slug
-        assert entry["author"].count(" and ") == len(method.authors) - 1, method.slug
-
-
 def test_every_key_used_in_chapters_and_pages_exists() -> None:
-    known = set(entries())
+    known = set(bibliography(ROOT))
     for notebook in (ROOT / "chapters").glob("*/*.ipynb"):
         cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
         text = "\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
