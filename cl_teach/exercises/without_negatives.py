@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Tensor
 
-from ..theory.directpred import decoupled_flow, predictor_weights
+from ..theory.directpred import predictor_weights
+from ..theory.linear_byol import decoupled_flow
 from . import Case, Exercise
 
 

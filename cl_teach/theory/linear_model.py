@@ -28,12 +28,15 @@ from torch import Tensor
 
 from ..core.checks import (
     check_batch,
-    check_embeddings,
+    check_count,
+    check_entries,
     check_in_range,
     check_positive,
     check_same_shape,
-    check_same_width,
+    check_shapes,
+    finite_result,
 )
+from ..core.precision import full_precision
 
 __all__ = [
     "Minimizer",
@@ -50,6 +53,7 @@ __all__ = [
 ]
 
 
+@full_precision
 def spectral_loss(z1: Tensor, z2: Tensor) -> Tensor:
     r"""Spectral contrastive loss of a batch: attraction linear, repulsion quadratic, nothing normalized.
 
@@ -64,21 +68,22 @@ def spectral_loss(z1: Tensor, z2: Tensor) -> Tensor:
     Returns:
         Scalar.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, fewer than two rows, NaN.
-
     Source: HaoChen et al. (2021), equation 6.
+
+    Example:
+        >>> spectral_loss(torch.eye(3), torch.eye(3)).item()  # aligned, and orthogonal to all others
+        -2.0
     """
-    check_embeddings(z1=z1, z2=z2)
-    check_same_shape(z1=z1, z2=z2)
-    check_batch(len(z1), 2, name="z1", why="to have a negative")
+    check_shapes(z1=(z1, "N d"), z2=(z2, "N d"))
+    n = len(z1)
+    check_batch(n, 2, name="z1, z2", why="to have a negative")
     products = z1 @ z2.mT  # (N, N)
     same = products.diagonal()
-    n = len(z1)
-    return -2 * same.mean() + (products.square().sum() - same.square().sum()) / (n * (n - 1))
+    loss = -2 * same.mean() + (products.square().sum() - same.square().sum()) / (n * (n - 1))
+    return finite_result(loss, z1=z1, z2=z2)
 
 
+@full_precision
 def population_loss(W: Tensor, M: Tensor, C: Tensor) -> Tensor:
     r""":math:`L(W) = -2\,\mathrm{Tr}(W C W^\top) + \mathrm{Tr}((W M W^\top)^2)`, the spectral loss on infinitely much
     data.
@@ -90,26 +95,21 @@ def population_loss(W: Tensor, M: Tensor, C: Tensor) -> Tensor:
 
     Returns:
         Scalar.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN.
     """
-    _check_moments(M, C)
-    check_embeddings(W=W)
-    check_same_width(W=W, M=M)
+    check_shapes(M=(M, "d d"), C=(C, "d d"), W=(W, "p d"))
     gram = W @ M @ W.mT  # (p, p)
-    return -2 * torch.trace(W @ C @ W.mT) + gram.square().sum()
+    return finite_result(-2 * torch.trace(W @ C @ W.mT) + gram.square().sum(), W=W, M=M, C=C)
 
 
+@full_precision
 def population_gradient(W: Tensor, M: Tensor, C: Tensor) -> Tensor:
     r""":math:`\partial L/\partial W = -4WC + 4WMW^\top WM`; arguments as in `population_loss`.
 
     Returns:
         ``(p, d)``.
     """
-    _check_moments(M, C)
-    return -4 * W @ C + 4 * W @ M @ W.mT @ W @ M
+    check_shapes(M=(M, "d d"), C=(C, "d d"), W=(W, "p d"))
+    return finite_result(-4 * W @ C + 4 * W @ M @ W.mT @ W @ M, W=W, M=M, C=C)
 
 
 class Minimizer(NamedTuple):
@@ -126,6 +126,7 @@ class Minimizer(NamedTuple):
     loss: Tensor
 
 
+@full_precision
 def minimizer(M: Tensor, C: Tensor, rank: int) -> Minimizer:
     r"""Global minimum of the population loss over maps of at most the given rank.
 
@@ -135,26 +136,29 @@ def minimizer(M: Tensor, C: Tensor, rank: int) -> Minimizer:
 
     Args:
         M: ``(d, d)`` symmetric, positive semi-definite. Directions without variance get weight zero.
-        C: ``(d, d)`` symmetric.
+        C: ``(d, d)``; the loss sees its symmetric part only.
         rank: at least 1; may exceed the number of positive :math:`b_k`.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: not square or of different shape, ``rank`` below 1.
     """
-    _check_moments(M, C)
-    check_positive(rank=rank)
-    variance, directions = torch.linalg.eigh(M)
-    seen = variance > variance.amax() * len(M) * torch.finfo(M.dtype).eps
+    check_shapes(M=(M, "d d"), C=(C, "d d"))
+    check_count(rank=rank)
+    variance, directions = torch.linalg.eigh((M + M.mT) / 2)
+    noise = variance.abs().amax() * len(M) * torch.finfo(M.dtype).eps
+    if not torch.compiler.is_compiling() and variance.amin() < -100 * noise:
+        raise ValueError(f"M: expected a second moment, without negative eigenvalues, got {variance.amin().item():g}")
+    seen = variance > noise
     scale = torch.where(seen, variance, 1.0).rsqrt() * seen
     whiten = directions * scale @ directions.mT  # M^(-1/2) on the directions that have variance
-    b, q = torch.linalg.eigh(whiten @ C @ whiten)  # ascending
+    whitened = finite_result(whiten @ ((C + C.mT) / 2) @ whiten, M=M, C=C)
+    b, q = torch.linalg.eigh(whitened)  # ascending
     b = b.clamp_min(0)
     b = torch.where(torch.arange(len(b), device=b.device) >= len(b) - rank, b, 0.0)
-    gram = whiten @ (q * b) @ q.mT @ whiten
-    return Minimizer(gram, _psd_sqrt(gram), -b.square().sum())
+    gram = finite_result(whiten @ (q * b) @ q.mT @ whiten, M=M, C=C)
+    values, vectors = torch.linalg.eigh((gram + gram.mT) / 2)
+    root = vectors * values.clamp_min(0).sqrt() @ vectors.mT
+    return Minimizer(gram, root, finite_result(-b.square().sum(), M=M, C=C))
 
 
+@full_precision
 def one_layer_weight(times: Tensor, c: Tensor, m: Tensor, start: Tensor | float) -> Tensor:
     r"""Squared weight of a feature in a one-layer linear encoder, a logistic curve.
 
@@ -170,18 +174,18 @@ def one_layer_weight(times: Tensor, c: Tensor, m: Tensor, start: Tensor | float)
 
     Returns:
         ``(n, k)``.
-
-    Raises:
-        ValueError: values outside these ranges.
     """
-    c, m, y0 = _check_features(c, m, start)
-    t = times[None, :]
-    decay = torch.exp(-8 * c * t)  # (n, k)
+    signal, variance, y0 = _features(c, m, start)
+    t = _times(times)
+    decay = torch.exp(-8 * signal * t)  # (n, k)
     # y* (1 - decay) / c, written so that c -> 0 is the limit 8 m^2 t and not 0/0
-    grown = torch.where(c > 0, -torch.expm1(-8 * c * t) / torch.where(c > 0, c, 1.0), 8 * t)
-    return y0 / (decay + m.square() * y0 * grown)
+    safe = torch.where(signal > 0, signal, 1.0)
+    grown = torch.where(signal > 0, -torch.expm1(-8 * signal * t) / safe, 8 * t)
+    weight = y0 / (decay + variance.square() * y0 * grown)
+    return finite_result(weight, times=times, c=c, m=m, start=start)
 
 
+@full_precision
 def two_layer_time(s: Tensor, c: Tensor, m: Tensor, start: Tensor | float) -> Tensor:
     r"""When a two-layer balanced encoder reaches the end-to-end weight ``s``: the integral of its gradient flow.
 
@@ -191,27 +195,39 @@ def two_layer_time(s: Tensor, c: Tensor, m: Tensor, start: Tensor | float) -> Te
     .. math:: 8t = \Big[-\frac{1}{cs} + \frac{m}{c^{3/2}}\,\mathrm{artanh}\frac{ms}{\sqrt c}\Big]_{s_0}^{s}.
 
     Args:
-        s: weights, broadcast against ``c``; strictly between ``start`` and the fixed point :math:`\sqrt c/m`.
-        c: signal, greater than 0.
-        m: variance, greater than 0.
-        start: :math:`s_0 > 0`.
+        s: weights of any shape, each on the same side of its fixed point :math:`\sqrt c/m` as its start.
+        c: signal, same shape, greater than 0.
+        m: variance, same shape, greater than 0.
+        start: :math:`s_0 > 0`, a number or of the same shape.
 
     Returns:
-        Times, in units of the flow.
+        Same shape, times in units of the flow; negative where the flow has left ``s`` behind.
     """
+    check_same_shape(s=s, c=c, m=m)
+    check_entries(0, math.inf, open_low=True, s=s, c=c, m=m)
+    rest, begin = c.sqrt() / m, _start(start, c)
+    if not torch.compiler.is_compiling() and not ((s - rest) * (begin - rest) > 0).all():
+        raise ValueError("s: expected weights on the same side of the fixed point sqrt(c) / m as start, got others")
+    return finite_result(_time(s, c, m, begin), s=s, c=c, m=m, start=start)
+
+
+def _time(s: Tensor, c: Tensor, m: Tensor, start: Tensor) -> Tensor:
     root = c.sqrt()
 
     def antiderivative(x: Tensor) -> Tensor:
         # artanh as a logarithm of absolute values, so that it also serves above the fixed point
         return -1 / (c * x) + m / (2 * c * root) * ((root + m * x) / (root - m * x)).abs().log()
 
-    return (antiderivative(s) - antiderivative(torch.as_tensor(start, dtype=c.dtype, device=c.device))) / 8
+    return (antiderivative(s) - antiderivative(start)) / 8
 
 
+@torch.no_grad()
+@full_precision
 def two_layer_weight(times: Tensor, c: Tensor, m: Tensor, start: Tensor | float) -> Tensor:
     """End-to-end weight of a feature in a two-layer linear encoder that starts balanced.
 
-    `two_layer_time` gives time as a function of weight; this inverts it by bisection, to the last bit.
+    `two_layer_time` gives time as a function of weight; this inverts it by bisection, to the last bit. A bisection has
+    no gradient, so the result is without one.
 
     Args:
         times: ``(k,)``, at least 0.
@@ -221,44 +237,47 @@ def two_layer_weight(times: Tensor, c: Tensor, m: Tensor, start: Tensor | float)
 
     Returns:
         ``(n, k)``.
-
-    Raises:
-        ValueError: values outside these ranges.
     """
-    c, m, s0 = _check_features(c, m, start)
-    t = times[None, :].expand(len(c), -1)
-    target = c.sqrt() / m
-    lost = (s0**-3 + 24 * m.square() * t) ** (-1 / 3)  # c = 0
-    safe = torch.where(c > 0, c, 1.0)
-    near, far = s0.expand_as(t), target.expand_as(t)
+    signal, variance, s0 = (x.double() for x in _features(c, m, start))
+    t = _times(times).double().expand(len(c), -1)
+    lost = s0 / (1 + 24 * variance.square() * t * s0**3) ** (1 / 3)  # c = 0
+    safe = torch.where(signal > 0, signal, 1.0)
+    near, far = s0.expand_as(t), (signal.sqrt() / variance).expand_as(t)
     for _ in range(200):
         middle = (near + far) / 2
-        too_early = two_layer_time(middle, safe, m, s0) < t
+        too_early = _time(middle, safe, variance, s0) < t
         near, far = torch.where(too_early, middle, near), torch.where(too_early, far, middle)
-    return torch.where(c > 0, near, lost)
+    weight = torch.where(signal > 0, near, lost).to(c.dtype)
+    return finite_result(weight, times=times, c=c, m=m, start=start)
 
 
-def escape_time(c: Tensor, start: float) -> Tensor:
+@full_precision
+def escape_time(c: Tensor, start: Tensor | float) -> Tensor:
     """About how long a two-layer weight lingers near its start, 1/(8 c s_0): the time at which s^2 growth blows up.
 
     Args:
-        c: signal, greater than 0.
-        start: initial weight, greater than 0.
+        c: signal of any shape, greater than 0.
+        start: initial weight, greater than 0, a number or of the same shape.
     """
-    check_positive(start=start)
-    return 1 / (8 * c * start)
+    check_entries(0, math.inf, open_low=True, c=c)
+    return finite_result(1 / (8 * c * _start(start, c)), c=c, start=start)
 
 
+@full_precision
 def weight_decay_threshold(c: Tensor, m: Tensor) -> Tensor:
     r"""The weight decay that deletes a feature from both layers, :math:`8c^{3/2}/(3\sqrt3\,m)`.
 
     Args:
-        c: signal, at least 0.
-        m: variance, greater than 0.
+        c: signal of any shape, at least 0.
+        m: variance, same shape, greater than 0.
     """
-    return 8 * c**1.5 / (3 * math.sqrt(3) * m)
+    check_same_shape(c=c, m=m)
+    check_entries(0, math.inf, c=c)
+    check_entries(0, math.inf, open_low=True, m=m)
+    return finite_result(8 * c**1.5 / (3 * math.sqrt(3) * m), c=c, m=m)
 
 
+@full_precision
 def weight_decay_fixed_point(c: Tensor, m: Tensor, weight_decay: float) -> Tensor:
     r"""Stable end-to-end weight under :math:`L + \frac\lambda2(\lVert W_1\rVert^2 + \lVert W_2\rVert^2)`.
 
@@ -266,42 +285,42 @@ def weight_decay_fixed_point(c: Tensor, m: Tensor, weight_decay: float) -> Tenso
     formula), or 0 above `weight_decay_threshold`.
 
     Args:
-        c: ``(n,)`` signal, at least 0.
-        m: ``(n,)`` variance, greater than 0.
+        c: signal of any shape, at least 0.
+        m: variance, same shape, greater than 0.
         weight_decay: :math:`\lambda \ge 0`.
 
     Returns:
-        ``(n,)``.
-
-    Raises:
-        ValueError: values outside these ranges.
+        Same shape.
     """
-    check_in_range(0, math.inf, c=c, weight_decay=weight_decay)
-    check_positive(m=m)
+    threshold = weight_decay_threshold(c, m)
+    check_in_range(0, math.inf, weight_decay=weight_decay)
     p = torch.where(c > 0, c, 1.0) / m.square()
     q = weight_decay / (4 * m.square())
     angle = torch.arccos((-1.5 * q / p * (3 / p).sqrt()).clamp(-1, 1))
     root = 2 * (p / 3).sqrt() * torch.cos(angle / 3)
-    alive = (c > 0) & (weight_decay <= weight_decay_threshold(c, m))
-    return torch.where(alive, root, 0.0)
+    alive = (c > 0) & (weight_decay <= threshold)
+    return finite_result(torch.where(alive, root, 0.0), c=c, m=m, weight_decay=weight_decay)
 
 
-def _psd_sqrt(gram: Tensor) -> Tensor:
-    values, vectors = torch.linalg.eigh((gram + gram.mT) / 2)
-    return vectors * values.clamp_min(0).sqrt() @ vectors.mT
+def _times(times: Tensor) -> Tensor:
+    check_shapes(times=(times, "k"))
+    check_entries(0, math.inf, times=times)
+    return times[None, :]
 
 
-def _check_moments(M: Tensor, C: Tensor) -> None:
-    check_embeddings(M=M, C=C)
-    check_same_shape(M=M, C=C)
-    if M.shape[0] != M.shape[1]:
-        raise ValueError(f"M, C: expected square matrices, got {tuple(M.shape)}")
+def _features(c: Tensor, m: Tensor, start: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    """Columns ``(n, 1)``."""
+    check_shapes(c=(c, "n"), m=(m, "n"))
+    check_entries(0, math.inf, c=c)
+    check_entries(0, math.inf, open_low=True, m=m)
+    return c[:, None], m[:, None], _start(start, c)[:, None]
 
 
-def _check_features(c: Tensor, m: Tensor, start: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-    check_embeddings(ndim=1, c=c, m=m)
-    check_same_shape(c=c, m=m)
-    check_in_range(0, math.inf, c=c)
-    check_positive(m=m, start=start)
-    begin = torch.as_tensor(start, dtype=c.dtype, device=c.device).expand(c.shape)
-    return c[:, None], m[:, None], begin[:, None]
+def _start(start: Tensor | float, c: Tensor) -> Tensor:
+    """In the shape of c."""
+    if isinstance(start, Tensor) and start.ndim > 0:
+        check_entries(0, math.inf, open_low=True, start=start)
+        check_same_shape(start=start, c=c)
+    else:
+        check_positive(start=start)
+    return torch.as_tensor(start, dtype=c.dtype, device=c.device).expand(c.shape)

@@ -22,6 +22,7 @@ positives, so an anchor without one is an error here.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -29,7 +30,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.checks import check_embeddings, check_in_range, check_positive, check_same_shape
+from ..core.checks import (
+    check_batch,
+    check_count,
+    check_entries,
+    check_generator,
+    check_in_range,
+    check_positive,
+    check_shapes,
+    check_type,
+    finite_result,
+)
+from ..core.precision import full_precision
 
 __all__ = [
     "DiagonalModel",
@@ -49,6 +61,10 @@ class FixedHead(nn.Module):
     rest. Downstream uses the representation r below it. :math:`\kappa = 1` is the identity.
 
     Source: Xue et al. (2024), released code (default :math:`\kappa` 1.05 in pre-training).
+
+    Example:
+        >>> FixedHead(3, kappa=2.0)(torch.ones(1, 3)).tolist()
+        [[1.0, 0.5, 0.25]]
     """
 
     scale: Tensor
@@ -59,27 +75,19 @@ class FixedHead(nn.Module):
         Args:
             dim: width d of the representation.
             kappa: decay from one coordinate to the next, at least 1.
-
-        Raises:
-            ValueError: ``dim`` below 1 or ``kappa`` below 1.
         """
         super().__init__()
-        check_in_range(1, float("inf"), dim=dim, kappa=kappa)
-        self.register_buffer("scale", kappa ** -torch.arange(dim, dtype=torch.float64))
+        check_count(dim=dim)
+        check_in_range(1, math.inf, kappa=kappa)
+        self.register_buffer("scale", float(kappa) ** -torch.arange(dim, dtype=torch.float64))
 
     def forward(self, representation: Tensor) -> Tensor:
-        """Scale ``(n, d)`` to ``(n, d)``.
-
-        Raises:
-            ValueError: the width differs from ``dim``.
-        """
-        if representation.shape[-1] != len(self.scale):
-            raise ValueError(
-                f"representation: expected width {len(self.scale)}, got shape {tuple(representation.shape)}"
-            )
+        """Scale ``(n, d)`` to ``(n, d)``."""
+        check_shapes(representation=(representation, f"n {len(self.scale)}"))
         return representation * self.scale.to(representation)
 
 
+@full_precision
 def end_to_end_weight(strength: Tensor, disruption: Tensor, noise: float) -> Tensor:
     r"""The weight :math:`s=\sqrt{1-\alpha}\,\varphi/(\varphi^2+\nu)` that the minimizer gives a feature.
 
@@ -93,14 +101,14 @@ def end_to_end_weight(strength: Tensor, disruption: Tensor, noise: float) -> Ten
 
     Returns:
         ``(n,)``; 0 where strength and noise are both 0.
-
-    Raises:
-        ValueError: values outside these ranges.
     """
-    check_in_range(0, float("inf"), strength=strength, noise=noise)
-    check_in_range(0, 1, disruption=disruption)
+    check_shapes(strength=(strength, "n"), disruption=(disruption, "n"))
+    check_entries(0, math.inf, strength=strength)
+    check_entries(0, 1, disruption=disruption)
+    check_in_range(0, math.inf, noise=noise)
     variance = strength.square() + noise
-    return (1 - disruption).sqrt() * strength / torch.where(variance > 0, variance, 1.0)
+    weight = (1 - disruption).sqrt() * strength / torch.where(variance > 0, variance, 1.0)
+    return finite_result(weight, strength=strength, noise=noise)
 
 
 def balanced_layers(
@@ -118,20 +126,22 @@ def balanced_layers(
         dim: width of all of them.
         size: singular value of each layer, greater than 0.
         generator: source of randomness (CPU).
-        dtype: floating dtype.
+        dtype: float32 or float64.
 
     Returns:
         ``depth`` tensors ``(dim, dim)`` that require gradients, first layer first.
-
-    Raises:
-        ValueError: a value below its minimum.
     """
-    check_in_range(1, float("inf"), depth=depth, dim=dim)
+    check_count(depth=depth, dim=dim)
     check_positive(size=size)
+    check_generator(generator)
+    check_type(torch.dtype, dtype=dtype)
+    if dtype not in (torch.float32, torch.float64):
+        raise ValueError(f"dtype: expected torch.float32 or torch.float64, got {dtype}")
     draws = torch.randn(depth, dim, dim, generator=generator, dtype=dtype)
-    return [(size * q).requires_grad_() for q in torch.linalg.qr(draws).Q]
+    return [finite_result(size * q, size=size).requires_grad_() for q in torch.linalg.qr(draws).Q]
 
 
+@full_precision
 def feature_weights(layers: Sequence[Tensor], features: Tensor) -> Tensor:
     r"""How large each feature is after each layer: :math:`\lVert W_l\cdots W_1 v_i\rVert`.
 
@@ -141,19 +151,20 @@ def feature_weights(layers: Sequence[Tensor], features: Tensor) -> Tensor:
 
     Returns:
         ``(len(layers), n)``.
-
-    Raises:
-        ValueError: no layers, or widths that do not fit.
     """
-    if not layers:
-        raise ValueError("layers: expected at least one weight matrix, got none")
+    check_type(Sequence, layers=layers)
+    check_batch(len(layers), 1, name="layers", why="(weight matrices)")
+    check_shapes(features=(features, "d n"))
     weights, x = [], features
-    for layer in layers:
-        if layer.shape[-1] != x.shape[0]:
-            raise ValueError(f"layers: a layer of shape {tuple(layer.shape)} cannot follow {x.shape[0]} coordinates")
-        x = layer @ x
+    for i, layer in enumerate(layers):
+        check_shapes(features=(features, "d n"), **{f"layers[{i}]": (layer, "out in")})
+        if layer.shape[1] != len(x):
+            raise ValueError(
+                f"layers[{i}], features: a layer of shape {tuple(layer.shape)} cannot follow {len(x)} coordinates"
+            )
+        x = finite_result(layer @ x, layers=layer, features=features)
         weights.append(torch.linalg.vector_norm(x, dim=0))
-    return torch.stack(weights)
+    return finite_result(torch.stack(weights), layers=layers[-1], features=features)
 
 
 class DiagonalModel(NamedTuple):
@@ -170,6 +181,7 @@ class DiagonalModel(NamedTuple):
     active: Tensor
 
 
+@full_precision
 def diagonal_model(w1: Tensor, w2: Tensor, strength: Tensor, threshold: Tensor | float) -> DiagonalModel:
     r"""A two-layer network with one weight a feature and an odd soft threshold b between the layers.
 
@@ -179,19 +191,18 @@ def diagonal_model(w1: Tensor, w2: Tensor, strength: Tensor, threshold: Tensor |
     Args:
         w1: ``(n,)`` first-layer weights.
         w2: ``(n,)`` second-layer weights.
-        strength: ``(n,)``, :math:`\varphi`.
-        threshold: :math:`b`, shared.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN.
+        strength: ``(n,)``, :math:`\varphi \ge 0`.
+        threshold: :math:`b \ge 0`, shared; a number or a 0-d tensor.
     """
-    check_embeddings(ndim=1, w1=w1, w2=w2, strength=strength)
-    check_same_shape(w1=w1, w2=w2, strength=strength)
+    check_shapes(w1=(w1, "n"), w2=(w2, "n"), strength=(strength, "n"))
+    check_entries(0, math.inf, strength=strength)
+    check_in_range(0, math.inf, threshold=threshold)
     pre = w1.abs() * strength
-    return DiagonalModel(pre, w2 * F.relu(pre - threshold), pre > threshold)
+    output = finite_result(w2 * F.relu(pre - threshold), w1=w1, w2=w2, strength=strength)
+    return DiagonalModel(finite_result(pre, w1=w1, strength=strength), output, pre > threshold)
 
 
+@full_precision
 def diagonal_loss(w1: Tensor, w2: Tensor, strength: Tensor, disruption: Tensor, threshold: Tensor | float) -> Tensor:
     r"""Noiseless population loss of `diagonal_model`: :math:`\sum_i -2(1-\alpha_i)z_i^2 + z_i^4`.
 
@@ -201,17 +212,14 @@ def diagonal_loss(w1: Tensor, w2: Tensor, strength: Tensor, disruption: Tensor, 
     Args:
         w1: ``(n,)`` first-layer weights.
         w2: ``(n,)`` second-layer weights.
-        strength: ``(n,)``, :math:`\varphi`.
+        strength: ``(n,)``, :math:`\varphi \ge 0`.
         disruption: ``(n,)``, :math:`\alpha` in [0, 1].
-        threshold: :math:`b`.
+        threshold: :math:`b \ge 0`.
 
     Returns:
         Scalar.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, disruption outside [0, 1].
     """
-    check_in_range(0, 1, disruption=disruption)
+    check_shapes(w1=(w1, "n"), w2=(w2, "n"), strength=(strength, "n"), disruption=(disruption, "n"))
+    check_entries(0, 1, disruption=disruption)
     z = diagonal_model(w1, w2, strength, threshold).output
-    return (-2 * (1 - disruption) * z.square() + z.pow(4)).sum()
+    return finite_result((-2 * (1 - disruption) * z.square() + z.pow(4)).sum(), w1=w1, w2=w2, strength=strength)

@@ -5,14 +5,8 @@ from __future__ import annotations
 import torch
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.theory.directpred import (
-    DirectPredictor,
-    byol_loss,
-    decoupled_trajectory,
-    fixed_points,
-    linear_flow,
-    matrix_trajectory,
-)
+from cl_teach.theory.directpred import DirectPredictor, byol_loss
+from cl_teach.theory.linear_byol import decoupled_trajectory, fixed_points, linear_flow, matrix_trajectory
 
 
 def directpred(quantity, inputs, params):

@@ -60,6 +60,25 @@ def test_entropy_grows_with_temperature_with_the_stated_slope():
     assert penalty_entropy(relative_penalty(S, 1e-4)).max() < 1e-6
 
 
+def test_entropy_has_a_gradient_although_the_diagonal_is_zero():
+    s = S.clone().requires_grad_()
+    (ours,) = torch.autograd.grad(penalty_entropy(relative_penalty(s, 0.3)).sum(), s)
+    assert ours.isfinite().all()
+    r = relative_penalty(S, 0.3)
+    entropy = penalty_entropy(r)[:, None]
+    log_r = torch.where(r > 0, r, 1.0).log()
+    assert torch.allclose(ours, -r * (log_r + entropy) / 0.3)
+    cold = S.clone().requires_grad_()
+    (at_zeros,) = torch.autograd.grad(penalty_entropy(relative_penalty(cold, 1e-3)).sum(), cold)
+    assert at_zeros.isfinite().all()
+
+
+def test_half_precision_similarities_are_computed_in_float32():
+    terms = contrast_terms(S.bfloat16(), 0.05)
+    assert terms.loss.dtype == torch.float32
+    assert torch.allclose(terms.loss, contrast_terms(S.bfloat16().float(), 0.05).loss)
+
+
 def test_keeping_all_negatives_is_info_nce_and_dropping_some_lowers_the_loss():
     assert torch.allclose(hard_contrastive_loss(F, G, 0.3, alpha=1.0), info_nce(F, G, temperature=0.3))
     full = contrast_terms(S, 0.3).loss
@@ -131,13 +150,15 @@ def test_gradcheck(loss):
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: hard_contrastive_loss(F, G[:3], 0.3, alpha=0.5), "anchors, keys"),
+        (lambda: hard_contrastive_loss(F, G[:3], 0.3, alpha=0.5), "keys"),
         (lambda: hard_contrastive_loss(F, G, 0.3, alpha=0.0), "alpha"),
         (lambda: hard_contrastive_loss(F, G, 0.3, alpha=1.5), "alpha"),
         (lambda: hard_contrastive_loss(F, G, 0.0, alpha=0.5), "temperature"),
         (lambda: hard_contrastive_loss(F[:1], G[:1], alpha=1.0), "at least 2 rows"),
         (lambda: simple_loss(F, G, negative_weight=0.0), "negative_weight"),
         (lambda: contrast_terms(S[:3], 0.1), "square"),
+        (lambda: relative_penalty(S, 0.1, torch.zeros(12, 12, dtype=torch.bool)), "kept"),
+        (lambda: entropy_slope(1e30 * S.float(), 0.1), "similarity, temperature"),
     ],
 )
 def test_bad_input_is_named(call, says):

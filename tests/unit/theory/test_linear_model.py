@@ -121,9 +121,27 @@ def test_two_layer_closed_form_equals_the_ode(start):
     assert torch.allclose(two_layer_weight(TIMES, C_, M_, start), ode, rtol=1e-6)
 
 
+def test_a_feature_without_signal_decays_like_a_cube_root_of_time_from_any_start():
+    for start in (1e-12, 0.02, 3.0):
+        weight = two_layer_weight(t64(0.0, 5.0).float(), torch.zeros(1), torch.full((1,), 0.5), start)
+        expected = (start**-3 + 24 * 0.25 * t64(0.0, 5.0)) ** (-1 / 3)
+        assert torch.allclose(weight.double(), expected[None], rtol=1e-6)
+
+
+def test_a_bisection_has_no_gradient():
+    c = C_.clone().requires_grad_()
+    assert not two_layer_weight(TIMES, c, M_, 0.1).requires_grad
+
+
+def test_spectral_loss_of_half_precision_embeddings():
+    a, b = 50 * draw(64, 8), 50 * draw(64, 8, seed=1)
+    loss = spectral_loss(a.half(), b.half())
+    assert torch.allclose(loss, spectral_loss(a.half().float(), b.half().float()))
+
+
 def test_time_and_weight_are_inverse():
     s = two_layer_weight(t64(0.5, 2.0), t64(1.0), t64(1.2), 0.1)
-    assert torch.allclose(two_layer_time(s, t64(1.0), t64(1.2), 0.1), t64(0.5, 2.0)[None])
+    assert torch.allclose(two_layer_time(s[0], t64(1.0, 1.0), t64(1.2, 1.2), 0.1), t64(0.5, 2.0))
 
 
 def test_both_depths_reach_the_same_weight_and_the_deeper_one_is_later():
@@ -155,14 +173,17 @@ def test_weight_decay_root_solves_its_equation_and_vanishes_beyond_the_threshold
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: minimizer(torch.eye(2), torch.eye(3), 1), "M, C"),
+        (lambda: minimizer(torch.eye(2), torch.eye(3), 1), "C"),
         (lambda: minimizer(torch.eye(2), torch.eye(2), 0), "rank"),
-        (lambda: population_loss(draw(2, 3), torch.eye(2), torch.eye(2)), "W, M"),
+        (lambda: population_loss(draw(2, 3), torch.eye(2), torch.eye(2)), "W"),
         (lambda: spectral_loss(draw(1, 3), draw(1, 3)), "at least 2 rows"),
         (lambda: two_layer_weight(TIMES, -C_, M_, 0.1), "c"),
         (lambda: two_layer_weight(TIMES, C_, M_, 0.0), "start"),
-        (lambda: one_layer_weight(TIMES, C_, M_[:2], 0.1), "c, m"),
+        (lambda: one_layer_weight(TIMES, C_, M_[:2], 0.1), "m"),
         (lambda: weight_decay_fixed_point(C_, M_, -0.1), "weight_decay"),
+        (lambda: minimizer(-torch.eye(2), torch.eye(2), 1), "M"),
+        (lambda: two_layer_time(t64(9.0), t64(1.0), t64(1.2), 0.1), "s: .*same side"),
+        (lambda: spectral_loss(1e20 * torch.eye(3), 1e20 * torch.eye(3)), "z1, z2"),
     ],
 )
 def test_bad_input_is_named(call, says):

@@ -106,7 +106,7 @@ def test_gradcheck():
         (lambda: end_to_end_weight(PHI, ALPHA + 1, 0.1), "disruption"),
         (lambda: feature_weights([], torch.eye(2)), "layers"),
         (lambda: feature_weights([torch.eye(3)], torch.eye(2)), "layers"),
-        (lambda: diagonal_model(PHI, PHI[:2], PHI, 0.1), "w1, w2"),
+        (lambda: diagonal_model(PHI, PHI[:2], PHI, 0.1), "w2"),
         (lambda: balanced_layers(0, 3, 0.1), "depth"),
     ],
 )
