@@ -15,11 +15,14 @@ What changes and why: in imbalanced regression the features of rare labels colla
 The loss finds just these disagreements and pushes them apart, harder where labels are farther apart and where the
 anchor is rare (weight :math:`\eta`). It is added to any regression loss.
 
+Labels may be vectors, such as the two angles of a direction: then :math:`|y_i-y_j|` is the Euclidean distance.
+
 Paper versus code. (1) In the released age losses every non-positive entry of a row, the diagonal too, adds 1 to the
 denominator; the equation is the default here, ``released=True`` gives their form. (2) The weight of an anchor enters
 twice, in the push and as a factor, as in the code. (3) Division is by all M rows, not by the number of anchors. (4)
 The released AgeDB loss ignores its temperature argument and uses 0.07. (5) Pushes are added to the logits as
-logarithms, so that small temperatures do not overflow.
+logarithms, so that small temperatures do not overflow. (6) For depth images the release compares the mean depth of two
+images and pushes linearly; here vectors of labels are compared as such.
 """
 
 from __future__ import annotations
@@ -30,8 +33,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_embeddings, check_in_range, check_positive, check_same_length
-from ..core.contrast import reduce
+from ..core.checks import check_count, check_entries, check_flag, check_in_range, check_shapes, finite_result
+from ..core.contrast import check_temperature, reduce
+from ..core.precision import full_precision
 from ..core.similarity import normalize, self_mask
 
 __all__ = ["Disagreements", "conr", "disagreements", "rarity_weights"]
@@ -51,20 +55,17 @@ class Disagreements(NamedTuple):
     anchors: Tensor
 
 
+@full_precision
 def disagreements(labels: Tensor, predictions: Tensor, window: float = 1.0) -> Disagreements:
     """Compare distances of labels with distances of predictions.
 
     Args:
-        labels: ``(M,)`` numbers.
-        predictions: ``(M,)`` numbers; detached here, they only select.
+        labels: ``(M,)`` numbers, or ``(M, k)`` vectors.
+        predictions: of the same shape; detached here, they only select.
         window: largest distance that counts as near, at least 0.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: lengths differ, NaN, negative window.
     """
-    check_embeddings(ndim=1, labels=labels, predictions=predictions)
-    check_same_length(labels=labels, predictions=predictions)
+    shape = "m k" if _are_vectors(labels) else "m"
+    check_shapes(labels=(labels, shape), predictions=(predictions, shape))
     check_in_range(0, math.inf, window=window)
     near = _distances(labels) <= window
     positives = near & ~self_mask(len(labels), labels.device)
@@ -72,6 +73,7 @@ def disagreements(labels: Tensor, predictions: Tensor, window: float = 1.0) -> D
     return Disagreements(positives, negatives, negatives.any(1))
 
 
+@full_precision
 def conr(
     features: Tensor,
     labels: Tensor,
@@ -88,8 +90,8 @@ def conr(
 
     Args:
         features: ``(M, d)`` features that feed the regressor, both views stacked, any scale (normalized here).
-        labels: ``(M,)`` numbers.
-        predictions: ``(M,)``; constants here.
+        labels: ``(M,)`` numbers, or ``(M, k)`` vectors.
+        predictions: of the same shape; constants here.
         weights: ``(M,)`` rarity of each row's label, greater than 0; None means 1.
         temperature: greater than 0.
         window: see `disagreements`.
@@ -100,19 +102,23 @@ def conr(
     Returns:
         Scalar, or ``(M,)`` with ``reduction="none"``; exactly 0 when predictions agree with the labels.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: lengths differ, NaN, an anchor without a positive, a value out of range.
-
     Source: Keramati et al. (2024) and the released loss for age estimation.
+
+    Example:
+        >>> features, ages = torch.eye(3).repeat(2, 1), torch.tensor([20.0, 40.0, 60.0]).repeat(2)
+        >>> conr(features, ages, ages).item()  # every prediction is right
+        0.0
+        >>> guess = torch.tensor([20.0, 20.0, 60.0]).repeat(2)  # 40 taken for 20: the loss pushes these two apart
+        >>> (conr(features, ages, guess, reduction="none") > 0).tolist()
+        [True, True, False, True, True, False]
     """
-    check_embeddings(features=features)
-    check_same_length(features=features, labels=labels)
-    check_positive(temperature=temperature)
+    shape = "m k" if _are_vectors(labels) else "m"
+    check_shapes(features=(features, "m d"), labels=(labels, shape), weights=(weights, "m?"))
+    check_temperature(temperature)
     check_in_range(0, math.inf, push_scale=push_scale)
-    weights = torch.ones_like(labels) if weights is None else weights
-    check_same_length(labels=labels, weights=weights)
-    check_positive(weights=weights)
+    check_flag(released=released)
+    weights = torch.ones_like(features[:, 0]) if weights is None else weights
+    check_entries(0, math.inf, open_low=True, weights=weights)
     positives, negatives, anchors = disagreements(labels, predictions, window)
     if not torch.compiler.is_compiling() and (anchors & ~positives.any(1)).any():
         raise ValueError("labels: every anchor needs another row with a near label; pass two views of each sample")
@@ -120,7 +126,7 @@ def conr(
     q = normalize(features)
     logits = q @ q.mT / temperature  # (M, M)
     push = weights.log()[:, None] + push_scale * _distances(labels)  # log S
-    terms = (logits + push.to(logits) * negatives).masked_fill(~(positives | negatives), -math.inf)
+    terms = (logits + push * negatives).masked_fill(~(positives | negatives), -math.inf)
     if released:
         extra = (~positives).sum(1, keepdim=True).to(logits).log()  # a count of ones, as one more term
         terms = torch.cat([terms, extra], 1)
@@ -128,36 +134,40 @@ def conr(
     terms = terms.masked_fill(~anchors[:, None], 0.0)
     denominator = terms.logsumexp(1, keepdim=True)
     count = positives.sum(1).clamp_min(1)
-    loss = ((denominator - logits) * positives).sum(1) / count
-    return reduce(torch.where(anchors, weights * loss, 0.0), reduction)
+    loss = torch.where(anchors, weights * ((denominator - logits) * positives).sum(1) / count, 0.0)
+    named = {"labels": labels, "weights": weights, "push_scale": push_scale, "temperature": temperature}
+    return reduce(finite_result(loss, **named), reduction)
 
 
+@full_precision
 def rarity_weights(labels: Tensor, bins: int = 50, *, power: float = 0.5) -> Tensor:
     r"""Weights :math:`\eta` from the empirical density of the training labels: inverse frequency to a power, with
     mean 1.
 
     Args:
-        labels: ``(n,)`` training labels.
-        bins: number of equal bins over their range.
+        labels: ``(n,)`` training labels, or ``(n, k)`` vectors, which are counted in a grid.
+        bins: number of equal bins over the range of each dimension.
         power: 1 for inverse frequency, 0.5 for its square root, 0 for none.
 
     Returns:
         ``(n,)``, greater than 0.
-
-    Raises:
-        TypeError: not a floating tensor.
-        ValueError: NaN, no bins, negative power.
     """
-    check_embeddings(ndim=1, labels=labels)
-    check_positive(bins=bins)
+    check_shapes(labels=(labels, "n k" if _are_vectors(labels) else "n"))
+    check_count(bins=bins)
     check_in_range(0, math.inf, power=power)
-    low, high = labels.min(), labels.max()
-    width = (high - low).clamp_min(torch.finfo(labels.dtype).tiny)
-    where = ((labels - low) / width * bins).long().clamp(max=bins - 1)
-    count = torch.bincount(where, minlength=bins)[where].to(labels)
-    weights = count**-power
-    return weights / weights.mean()
+    columns = labels[:, None] if labels.ndim == 1 else labels
+    low, high = columns.amin(0), columns.amax(0)
+    place = (columns - low) / (high - low).clamp_min(torch.finfo(labels.dtype).tiny)
+    cells = (place * bins).long().clamp(0, bins - 1)  # (n, k)
+    _, cell, sizes = cells.unique(dim=0, return_inverse=True, return_counts=True)
+    weights = sizes[cell].to(labels).pow(-power)
+    return finite_result(weights / weights.mean(), labels=labels, power=power)
+
+
+def _are_vectors(labels: Tensor) -> bool:
+    return isinstance(labels, Tensor) and labels.ndim == 2
 
 
 def _distances(values: Tensor) -> Tensor:
-    return (values[:, None] - values[None, :]).abs()
+    gap = values[:, None] - values[None, :]
+    return gap.abs() if values.ndim == 1 else torch.linalg.vector_norm(gap, dim=-1)

@@ -1,4 +1,4 @@
-r"""Subclass-balancing Contrastive Learning for Long-tailed Recognition. Chengkai Hou, Jieyu Zhang, Haonan Wang,
+r"""Subclass-balancing Contrastive Learning for Long-tailed Recognition (SBCL). Chengkai Hou, Jieyu Zhang, Haonan Wang,
 Tianyi Zhou; ICCV 2023; https://arxiv.org/abs/2306.15925. (SupCon, its base: Khosla et al. 2020,
 https://arxiv.org/abs/2004.11362.)
 
@@ -9,15 +9,26 @@ Every large class is cut into subclasses g about as large as a small class, and 
 
 where :math:`T_1` is SupCon (out) on the subclasses and :math:`T_2` is the contrast of class against class: positives
 :math:`P_2(i)` are rows of the anchor's class in *other* subclasses plus its own other view, candidates are all rows
-outside the anchor's subclass plus that view, at the temperature :math:`\tau_2` of the anchor's class. What changes
-and why: SupCon lets the many rows of a head class dominate, and re-balancing by class throws rows away or overuses
-them. Subclasses have similar sizes, every instance keeps its weight, and a head class keeps its inner structure.
+outside the anchor's subclass plus that view, at the temperature :math:`\tau_2` of the anchor's class,
 
-Paper versus code. (1) The released temperature is linear in the concentration (`class_temperatures`); an exponential
-form is present there but disabled. (2) :math:`T_1` is scaled by :math:`\tau/\tau_0 = 0.1/0.07` in the release; the
-default here is 1. (3) The training script never passes a temperature, so the loss uses its own default of 0.1. (4)
-Size-balanced clustering is off in all released runs; both are here (`split_classes`). (5) The class center is a plain
-mean, not normalized again.
+.. math::
+    \phi_c = \frac1{n_c\ln(n_c+10)}\sum_{i\in c}\lVert z_i-\bar z_c\rVert, \qquad
+    \tau_2(c) = \tau\exp\big(\phi_c\big/\mathrm{mean}_{c'}\,\phi_{c'}\big) .
+
+What changes and why: SupCon lets the many rows of a head class dominate, and re-balancing by class throws rows away or
+overuses them. Subclasses have similar sizes, every instance keeps its weight, and a head class keeps its inner
+structure. Then the encoder is frozen and a linear classifier sees all classes equally often (`draw_balanced`).
+
+Paper versus code. (1) The paper's temperature is exponential and not clipped, so a class is always looser than its
+subclasses; the released one is linear, :math:`\tau\phi_c/\mathrm{mean}\,\phi` with :math:`\phi` clipped to its 20th to
+80th percentile, so about half of the classes get less than :math:`\tau` (``form="linear", clip=(20, 80)``). Which made
+the published numbers is not known to us. (2) :math:`T_1` is scaled by :math:`\tau/\tau_0 = 0.1/0.07` in the release;
+the paper has no such factor, and the default here is 1. (3) The training script never passes a temperature, so the loss
+uses its own default of 0.1. (4) The paper limits the size of a subclass (``clustering="size_limited"``). How many
+centers and updates is not in its main text: here as few as can hold a class, and 10. The released runs use plain
+k-means (``"kmeans"``), and the release's balanced option is a third form (``"even"``). (5) The class center is a plain
+mean, not normalized again. (6) With a queue (ImageNet-LT) anchors are compared with their own key and those of the
+past. The paper's first half of training then draws few positives of a class; here the warm-up takes all.
 """
 
 from __future__ import annotations
@@ -25,79 +36,67 @@ from __future__ import annotations
 import math
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
-from ..core.checks import check_embeddings, check_in_range, check_labels, check_positive, check_same_length
-from ..core.contrast import softmax_contrast, sup_con
+from ..core.checks import (
+    check_choice,
+    check_count,
+    check_entries,
+    check_generator,
+    check_in_range,
+    check_labels,
+    check_numbers,
+    check_shapes,
+    finite_result,
+)
+from ..core.contrast import COLDEST, check_temperature, softmax_contrast, sup_con
+from ..core.precision import full_precision
+from ..core.queue import FeatureQueue
 from ..core.similarity import normalize, same_label_mask, self_mask
+from ..core.subclasses import split_classes, subclass_counts
 
 __all__ = [
     "SBCL",
     "SubclassTerms",
     "class_concentration",
     "class_temperatures",
+    "draw_balanced",
     "sbcl",
     "scaled_sup_con",
-    "split_classes",
-    "subclass_counts",
     "subclass_terms",
     "two_level_plain",
 ]
 
+FORMS = ("exponential", "linear")
+# Above this many times the mean concentration a class level is as good as infinitely warm.
+WIDEST = 60.0
+
 
 class SubclassTerms(NamedTuple):
-    """The two levels, unscaled.
+    """Scalars: the loss, and its two levels without their factors."""
 
-    Attributes:
-        subclass: scalar, contrast of subclasses.
-        classes: scalar, contrast of classes.
-    """
-
+    loss: Tensor
     subclass: Tensor
     classes: Tensor
 
 
-def subclass_counts(class_counts: Tensor, min_size: int = 10) -> Tensor:
-    r"""How many subclasses each class gets: :math:`K_c = \max(1, \lfloor n_c / \max(\min n, \delta)\rfloor)`.
-
-    Args:
-        class_counts: ``(C,)`` training samples of each class, at least 1.
-        min_size: :math:`\delta`, the smallest size of a subclass.
-
-    Returns:
-        ``(C,)`` integers.
-
-    Raises:
-        TypeError: not integers.
-        ValueError: an empty class, or ``min_size`` below 1.
-    """
-    check_labels(class_counts, len(class_counts), name="class_counts")
-    check_positive(class_counts=class_counts, min_size=min_size)
-    return (class_counts // max(int(class_counts.min()), min_size)).clamp_min(1)
-
-
+@full_precision
 def class_concentration(features: Tensor, labels: Tensor, *, log_offset: float = 10.0) -> Tensor:
-    r"""Spread of each class around its mean, :math:`\phi_c = \frac{1}{n_c\ln(n_c+10)}\sum_i\lVert z_i-\bar z_c\rVert`.
+    r"""Spread :math:`\phi_c` of each class around its mean.
 
     Args:
         features: ``(n, d)``, any scale (normalized here).
         labels: ``(n,)`` integers; every class below the largest label must occur.
-        log_offset: the 10 in the logarithm.
+        log_offset: the 10 in the logarithm, at least 1.
 
     Returns:
         ``(C,)``.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, a class without samples.
     """
-    check_embeddings(features=features)
-    check_labels(labels, len(features))
-    z = normalize(features)
-    count = torch.bincount(labels)
+    check_shapes(features=(features, "n d"), labels=(labels, "n", int))
+    labels = check_labels(labels)
+    check_in_range(1, math.inf, log_offset=log_offset)
+    z, count = normalize(features), torch.bincount(labels)
     if (count == 0).any():
         raise ValueError(f"labels: every class needs a sample, class {int((count == 0).nonzero()[0])} has none")
     count = count.to(z)
@@ -107,53 +106,99 @@ def class_concentration(features: Tensor, labels: Tensor, *, log_offset: float =
     return torch.zeros_like(count).index_add(0, labels, distance) / (count * (count + log_offset).log())
 
 
+@full_precision
 def class_temperatures(
-    concentration: Tensor, subclasses: Tensor, temperature: float = 0.1, *, clip: tuple[float, float] = (20.0, 80.0)
+    concentration: Tensor,
+    subclasses: Tensor,
+    temperature: float = 0.1,
+    *,
+    form: str = "exponential",
+    clip: tuple[float, float] | None = None,
 ) -> Tensor:
-    r"""Temperatures of the class level: :math:`\tau\phi_c/\mathrm{mean}\,\phi`, outliers clipped; spread classes get
-    more.
+    r"""Temperatures :math:`\tau_2` of the class level; spread classes get more.
 
     Args:
         concentration: ``(C,)`` from `class_concentration`.
         subclasses: ``(C,)`` from `subclass_counts`; a class with one subclass keeps ``temperature``.
-        temperature: base temperature.
-        clip: percentiles between which the concentration is kept (linear interpolation).
+        temperature: base temperature :math:`\tau`.
+        form: ``"exponential"`` (the paper's, always above :math:`\tau`) or ``"linear"`` (the release's).
+        clip: percentiles between which the concentration is kept (linear interpolation), (20, 80) in the release.
 
     Returns:
         ``(C,)``.
-
-    Raises:
-        ValueError: lengths differ, temperature not positive, percentiles out of order.
     """
-    check_embeddings(ndim=1, concentration=concentration)
-    check_same_length(concentration=concentration, subclasses=subclasses)
-    check_positive(temperature=temperature)
-    check_in_range(0, 100, **{"clip[0]": clip[0], "clip[1]": clip[1]})
-    low, high = torch.quantile(concentration, torch.tensor(clip, dtype=concentration.dtype).to(concentration) / 100)
-    kept = concentration.clamp(low, high)
-    return torch.where(subclasses > 1, temperature * kept / kept.mean(), temperature)
+    check_shapes(concentration=(concentration, "c"), subclasses=(subclasses, "c", int))
+    check_entries(0, math.inf, concentration=concentration)
+    check_temperature(temperature)
+    check_choice(FORMS, form=form)
+    kept = concentration
+    if clip is not None:
+        percentiles = check_numbers("clip", clip)
+        if len(percentiles) != 2 or not 0 <= percentiles[0] <= percentiles[1] <= 100:
+            raise ValueError(f"clip: expected two percentiles in [0, 100], the lower one first, got {clip}")
+        kept = kept.clamp(*torch.quantile(kept, (percentiles / 100).to(kept)))
+    mean = kept.mean()
+    ratio = torch.where(mean > 0, kept / torch.where(mean > 0, mean, 1.0), 1.0)  # classes without any spread: all equal
+    factor = ratio.clamp(max=WIDEST).exp() if form == "exponential" else ratio
+    return finite_result(torch.where(subclasses > 1, temperature * factor, temperature), temperature=temperature)
 
 
+@full_precision
 def subclass_terms(
-    z: Tensor, labels: Tensor, subclasses: Tensor, temperatures: Tensor, temperature: float = 0.1
+    z: Tensor,
+    labels: Tensor,
+    subclasses: Tensor,
+    temperatures: Tensor,
+    temperature: float = 0.1,
+    *,
+    gamma: float = 0.25,
+    base_temperature: float | None = None,
 ) -> SubclassTerms:
-    """Both levels of the loss; arguments and errors as in `sbcl`."""
-    check_embeddings(z=z)
-    rows = len(z)
-    check_labels(labels, rows, num_classes=len(temperatures))
-    check_labels(subclasses, rows, name="subclasses")
-    check_positive(temperatures=temperatures)
-    if rows % 2:
-        raise ValueError(f"z: expected two stacked views, an even number of rows, got {rows}")
-    first = sup_con(z, subclasses, temperature)
-    z = normalize(z)
-    itself = self_mask(rows, z.device)
-    other_view = itself.roll(rows // 2, dims=1)
-    same_class, same_subclass = same_label_mask(labels), same_label_mask(subclasses)
-    positives = (same_class & ~same_subclass) | other_view
-    candidates = (~same_subclass) | other_view
-    logits = z @ z.mT / temperatures.detach()[labels][:, None]  # the anchor's class decides
-    return SubclassTerms(first, softmax_contrast(logits, positives, candidates))
+    """Two-level contrast with balanced subclasses, with its terms.
+
+    Args:
+        z: ``(2N, d)`` embeddings, second views below the first, any scale (normalized here).
+        labels: ``(2N,)`` classes.
+        subclasses: ``(2N,)`` subclass ids, unique over all classes, equal for both views of a sample.
+        temperatures: ``(C,)`` of the class level, from `class_temperatures`; constants.
+        temperature: of the subclass level.
+        gamma: weight of the class level, at least 0.
+        base_temperature: scales the subclass level by temperature / base_temperature; None means no scaling.
+
+    Source: Hou et al. (2023), equation 4; the mean over anchors and the scaling are the release's.
+    """
+    check_shapes(z=(z, "m d"), labels=(labels, "m", int), subclasses=(subclasses, "m", int))
+    if len(z) % 2:
+        raise ValueError(f"z: expected two stacked views, an even number of rows, got {len(z)}")
+    z, itself = normalize(z), self_mask(len(z), z.device)
+    own = itself.roll(len(z) // 2, dims=1)
+    return _levels(z @ z.mT, own, ~itself, labels, subclasses, temperatures, temperature, gamma, base_temperature)
+
+
+def _levels(
+    similarity: Tensor,
+    own: Tensor,
+    allowed: Tensor,
+    labels: Tensor,
+    subclasses: Tensor,
+    temperatures: Tensor,
+    temperature: float,
+    gamma: float,
+    base_temperature: float | None,
+) -> SubclassTerms:
+    """Both levels of a table ``(n, m)`` of cosines, whose rows are the first n of its columns' samples."""
+    check_shapes(temperatures=(temperatures, "c"))
+    check_entries(COLDEST, math.inf, temperatures=temperatures)
+    check_temperature(temperature)
+    check_in_range(0, math.inf, gamma=gamma)
+    labels, n = check_labels(labels, num_classes=len(temperatures)), len(similarity)
+    subclasses = check_labels(subclasses, name="subclasses")
+    same_class, same_subclass = (same_label_mask(x[:n], x) for x in (labels, subclasses))
+    first = softmax_contrast(similarity / temperature, same_subclass & allowed, allowed)
+    logits = similarity / temperatures.detach()[labels[:n]][:, None]  # the anchor's class decides
+    second = softmax_contrast(logits, (same_class & ~same_subclass) | own, (~same_subclass & allowed) | own)
+    loss = _scale(temperature, base_temperature) * first + gamma * second
+    return SubclassTerms(finite_result(loss, gamma=gamma, base_temperature=base_temperature), first, second)
 
 
 def sbcl(
@@ -166,49 +211,17 @@ def sbcl(
     gamma: float = 0.25,
     base_temperature: float | None = None,
 ) -> Tensor:
-    """Two-level contrast with balanced subclasses.
-
-    Args:
-        z: ``(2N, d)`` embeddings, second views below the first, any scale (normalized here).
-        labels: ``(2N,)`` classes.
-        subclasses: ``(2N,)`` subclass ids, unique over all classes, equal for both views of a sample.
-        temperatures: ``(C,)`` of the class level, from `class_temperatures`; constants.
-        temperature: of the subclass level.
-        gamma: weight of the class level, at least 0.
-        base_temperature: scales the subclass level by temperature / base_temperature; None means no scaling.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, an odd number of rows, a value out of range.
-
-    Source: Hou et al. (2023), released loss.
-    """
-    check_in_range(0, math.inf, gamma=gamma)
-    terms = subclass_terms(z, labels, subclasses, temperatures, temperature)
-    return _scale(temperature, base_temperature) * terms.subclass + gamma * terms.classes
+    """The loss of `subclass_terms` alone, a scalar; arguments as there."""
+    given = (z, labels, subclasses, temperatures, temperature)
+    return subclass_terms(*given, gamma=gamma, base_temperature=base_temperature).loss
 
 
 def scaled_sup_con(
-    z: Tensor,
-    labels: Tensor,
-    temperature: float = 0.1,
-    *,
-    variant: str = "out",
-    base_temperature: float | None = None,
+    z: Tensor, labels: Tensor, temperature: float = 0.1, *, variant: str = "out", base_temperature: float | None = None
 ) -> Tensor:
-    """SupCon with the factor temperature / base_temperature of the released code, which only rescales it.
-
-    Args:
-        z: ``(m, d)`` embeddings.
-        labels: ``(m,)`` integers, each at least twice.
-        temperature: greater than 0.
-        variant: ``"out"`` or ``"in"``, see `cl_teach.core.sup_con`.
-        base_temperature: greater than 0; None means no scaling.
-    """
-    return _scale(temperature, base_temperature) * sup_con(z, labels, temperature, variant=variant)
+    """`core.sup_con` with the factor temperature / base_temperature of the released code, which only rescales it."""
+    loss = sup_con(z, labels, temperature, variant=variant)
+    return finite_result(_scale(temperature, base_temperature) * loss, base_temperature=base_temperature)
 
 
 def two_level_plain(
@@ -222,78 +235,47 @@ def two_level_plain(
 ) -> Tensor:
     """The repository's ablation: SupCon on subclasses plus SupCon on classes, same temperature, same denominator.
 
-    Args:
-        z: ``(2N, d)`` embeddings.
-        labels: ``(2N,)`` classes.
-        subclasses: ``(2N,)`` subclass ids.
-        temperature: of both levels.
-        gamma: weight of the class level.
-        base_temperature: see `sbcl`.
+    Arguments as in `subclass_terms`.
     """
+    check_shapes(z=(z, "m d"), labels=(labels, "m", int), subclasses=(subclasses, "m", int))
     check_in_range(0, math.inf, gamma=gamma)
     fine = scaled_sup_con(z, subclasses, temperature, base_temperature=base_temperature)
-    return fine + gamma * sup_con(z, labels, temperature)
+    return finite_result(fine + gamma * sup_con(z, labels, temperature), gamma=gamma)
 
 
-def split_classes(features: Tensor, labels: Tensor, counts: Tensor, *, balanced: bool = False, seed: int = 0) -> Tensor:
-    """Cut every class into its number of subclasses by k-means on unit features.
+def draw_balanced(labels: Tensor, count: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Rows ``(count,)`` of a set with ``labels (n,)`` in which all classes are equally likely: the second stage.
 
-    Args:
-        features: ``(n, d)`` features of the whole training set.
-        labels: ``(n,)`` classes.
-        counts: ``(C,)`` number of subclasses, from `subclass_counts`.
-        balanced: fill the clusters greedily by similarity up to equal sizes, which then differ by at most 1.
-        seed: of k-means.
-
-    Returns:
-        ``(n,)`` subclass ids, numbered through over all classes.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN.
+    On frozen features a linear classifier is fitted to these rows. They repeat the samples of rare classes.
     """
-    check_embeddings(features=features)
-    check_labels(labels, len(features), num_classes=len(counts))
-    z = normalize(features.detach()).cpu().double().numpy()
-    y, subclasses, used = labels.cpu().numpy(), np.zeros(len(z), dtype=np.int64), 0
-    for c, k in enumerate(counts.tolist()):
-        rows = np.flatnonzero(y == c)
-        if len(rows) == 0:
-            continue
-        if k > 1:
-            clusters = KMeans(k, n_init=1, max_iter=35, tol=1e-3, random_state=seed).fit(z[rows])
-            assigned = _fill_evenly(z[rows] @ clusters.cluster_centers_.T) if balanced else clusters.labels_
-        else:
-            assigned = np.zeros(len(rows), dtype=np.int64)
-        subclasses[rows] = used + assigned
-        used += k
-    return torch.from_numpy(subclasses).to(labels.device)
-
-
-def _fill_evenly(similarity: np.ndarray) -> np.ndarray:
-    """Assign rows to columns, best similarity first, so that column sizes differ by at most one."""
-    n, k = similarity.shape
-    room, assigned = np.full(k, n // k), np.full(n, -1)
-    order = np.column_stack(np.unravel_index(np.argsort(-similarity, axis=None), similarity.shape))
-    for extra in (0, 1):  # first up to the floor, then at most one more each
-        if extra:
-            room = np.ones(k, dtype=int)
-        for row, column in order:
-            if assigned[row] < 0 and room[column] > 0:
-                assigned[row], room[column] = column, room[column] - 1
-    return assigned
+    check_shapes(labels=(labels, "n", int))
+    labels = check_labels(labels).cpu()
+    check_count(count=count)
+    check_generator(generator)
+    return (1 / labels.bincount()[labels].double()).multinomial(count, replacement=True, generator=generator)
 
 
 class SBCL(nn.Module):
     """What SBCL keeps between steps: the subclass of every training sample and the temperature of every class.
 
     During warm-up the loss is SupCon on the classes. Call `refresh` with features of the whole training set after it
-    and every few epochs; then the two-level loss is used.
+    and every few epochs; then the two-level loss is used. With ``queue_size`` above 0 the second views are keys, made
+    by a slow copy of the network: constants, which the queries meet now and, from the queue, later.
+
+    Example:
+        >>> labels = torch.arange(3).repeat_interleave(torch.tensor([40, 20, 10]))
+        >>> method = SBCL(labels)
+        >>> method.refresh(torch.randn(70, 8))
+        >>> method.subclasses.bincount().tolist()
+        [10, 10, 10, 10, 10, 10, 10]
     """
 
+    labels: Tensor
+    counts: Tensor
     subclasses: Tensor
     temperatures: Tensor
-    counts: Tensor
+    warm: Tensor
+    queued: Tensor
 
     def __init__(
         self,
@@ -302,7 +284,11 @@ class SBCL(nn.Module):
         temperature: float = 0.1,
         gamma: float = 0.25,
         min_size: int = 10,
-        balanced: bool = False,
+        clustering: str = "size_limited",
+        form: str = "exponential",
+        clip: tuple[float, float] | None = None,
+        queue_size: int = 0,
+        dim: int | None = None,
     ) -> None:
         """Take the training labels.
 
@@ -311,41 +297,94 @@ class SBCL(nn.Module):
             temperature: of the subclass level.
             gamma: weight of the class level.
             min_size: smallest size of a subclass.
-            balanced: see `split_classes`.
+            clustering: see `split_classes`.
+            form: see `class_temperatures`.
+            clip: likewise.
+            queue_size: keys in the queue; 0 for none.
+            dim: width of the keys; needed with a queue.
         """
         super().__init__()
-        check_labels(labels, len(labels))
-        check_positive(temperature=temperature)
-        self.temperature, self.gamma, self.balanced, self.warm = temperature, gamma, balanced, True
-        counts = subclass_counts(torch.bincount(labels), min_size)
+        labels = check_labels(labels)
+        check_temperature(temperature)
+        check_in_range(0, math.inf, gamma=gamma)
+        check_count(0, queue_size=queue_size)
+        counts = subclass_counts(labels.bincount(), min_size, clustering=clustering)
+        self.temperature, self.gamma, self.min_size, self.clustering = temperature, gamma, min_size, clustering
+        self.form, self.clip = form, clip
         self.register_buffer("labels", labels.clone())
         self.register_buffer("counts", counts)
         self.register_buffer("subclasses", labels.clone())
         self.register_buffer("temperatures", torch.full((len(counts),), temperature))
-
-    labels: Tensor
+        self.register_buffer("warm", torch.tensor(True))
+        self.register_buffer("queued", torch.zeros(queue_size, dtype=torch.int64))  # samples of the keys
+        self.queue: FeatureQueue | None = None
+        if queue_size:
+            check_count(dim=dim)  # type: ignore[arg-type]
+            self.queue = FeatureQueue(queue_size, dim)  # type: ignore[arg-type]
+        self._pushed: tuple[Tensor, Tensor] | None = None  # keys and samples of the last loss
+        class_temperatures(torch.ones(len(counts)), counts, temperature, form=form, clip=clip)  # checks the settings
 
     @torch.no_grad()
-    def refresh(self, features: Tensor, *, seed: int = 0) -> None:
+    def refresh(self, features: Tensor, *, generator: torch.Generator | None = None) -> None:
         """Cluster the training features ``(n, d)`` anew and end the warm-up."""
-        self.subclasses.copy_(split_classes(features, self.labels, self.counts, balanced=self.balanced, seed=seed))
-        concentration = class_concentration(features, self.labels)
-        self.temperatures.copy_(class_temperatures(concentration, self.counts, self.temperature))
-        self.warm = False
+        check_shapes(features=(features, f"{len(self.labels)} d"))
+        settings = {"min_size": self.min_size, "clustering": self.clustering}
+        self.subclasses.copy_(split_classes(features, self.labels, **settings, generator=generator))
+        concentration = class_concentration(features, self.labels.to(features.device)).to(self.temperatures)
+        found = class_temperatures(concentration, self.counts, self.temperature, form=self.form, clip=self.clip)
+        self.temperatures.copy_(found)
+        self.warm.fill_(False)
 
-    def forward(self, z1: Tensor, z2: Tensor, index: Tensor) -> Tensor:
-        """Loss of two views ``(N, d)`` of the training samples ``index (N,)``."""
-        check_labels(index, len(z1), name="index", num_classes=len(self.labels))
-        z, labels = torch.cat([z1, z2]), self.labels[index].repeat(2)
-        if self.warm:
-            return sup_con(z, labels, self.temperature)
-        subclasses = self.subclasses[index].repeat(2)
-        return sbcl(z, labels, subclasses, self.temperatures, self.temperature, gamma=self.gamma)
+    def loss(self, z1: Tensor, z2: Tensor, index: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Loss of two views ``(N, d)`` of the training samples ``index (N,)``. Nothing is drawn here."""
+        check_shapes(z1=(z1, "n d"), z2=(z2, "n d"), index=(index, "n", int))
+        index = check_labels(index, name="index", num_classes=len(self.labels))
+        check_generator(generator)
+        gamma = 0.0 if self.warm else self.gamma
+        if self.queue is None:
+            rows = index.repeat(2)
+            given = (torch.cat([z1, z2]), self.labels[rows], self.subclasses[rows], self.temperatures)
+            return sbcl(*given, self.temperature, gamma=gamma)
+        if self.training:
+            self._pushed = (z2.detach(), index)
+        rows = torch.cat([index, self.queued[: int(self.queue.count)]])  # samples of the keys, the anchors' own first
+        keys = torch.cat([z2.detach().to(self.queue.storage), self.queue.features])
+        given = (z1, keys, self.labels[rows], self.subclasses[rows], self.temperatures)
+        return _against_keys(*given, self.temperature, gamma)
+
+    def forward(self, z1: Tensor, z2: Tensor, index: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The loss, as with torch's own criteria."""
+        return self.loss(z1, z2, index, generator=generator)
+
+    def after_step(self) -> None:
+        """Push the last keys."""
+        if self.training and self.queue is not None and self._pushed is not None:
+            keys, index = (x[-self.queue.size :] for x in self._pushed)
+            places = (int(self.queue.cursor) + torch.arange(len(index), device=index.device)) % self.queue.size
+            self.queued[places] = index
+            self.queue.push(keys)
+            self._pushed = None
+
+
+@full_precision
+def _against_keys(
+    query: Tensor,
+    keys: Tensor,
+    labels: Tensor,
+    subclasses: Tensor,
+    temperatures: Tensor,
+    temperature: float,
+    gamma: float,
+) -> Tensor:
+    """`sbcl` of N anchors against m keys, of which the first N are their own."""
+    own = torch.eye(len(query), len(keys), dtype=torch.bool, device=query.device)
+    similarity = normalize(query) @ normalize(keys).mT
+    return _levels(similarity, own, own | True, labels, subclasses, temperatures, temperature, gamma, None).loss
 
 
 def _scale(temperature: float, base_temperature: float | None) -> float:
-    check_positive(temperature=temperature)
+    check_temperature(temperature)
     if base_temperature is None:
         return 1.0
-    check_positive(base_temperature=base_temperature)
+    check_temperature(base_temperature, name="base_temperature")
     return temperature / base_temperature

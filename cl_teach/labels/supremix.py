@@ -1,5 +1,6 @@
 r"""Mixup Your Own Pairs (SupReMix). Yilei Wu, Zijian Dong, Chongyao Chen, Wangchunshu Zhou, Juan Helen Zhou; 2023;
-https://arxiv.org/abs/2309.16633.
+https://arxiv.org/abs/2309.16633 (as "SupReMix: Supervised Contrastive Learning for Medical Imaging Regression with
+Mixup" in Medical Image Analysis, 2025, https://doi.org/10.1016/j.media.2025.103909).
 
 Labels are numbers. Beside the real pairs, each anchor i gets virtual ones, mixed in embedding space from constants
 :math:`\bar z`:
@@ -21,12 +22,12 @@ What changes and why: contrast with equal labels breaks the space into clumps in
 anchor onto the segment between its label neighbors, a hard negative keeps it away from too far: the space becomes
 ordered.
 
-Paper versus code. The repository that the paper names holds a README only; a public release with the same title was
-the source. (1) It shifts real and mixed logits by different maxima before adding them, which changes the loss; here
-there is one log-sum-exp. (2) It attaches weights to the wrong mixtures when padding is removed; not here. (3) A
-mixture type that is switched off leaves zero vectors behind as fake pairs; here it is gone. (4) Mixtures are not
-normalized again. (5) Only similarities are mixed, :math:`z_i\cdot m_{ik} = \lambda z_i\cdot\bar z_i + (1-\lambda)
-z_i\cdot\bar z_k`, so no mixed vector is ever built.
+Paper versus code. The paper's body was not accessible to us; the source was the authors' repository,
+Dingyijiang1/Mixup-Your-Own-Pairs, all of it by the first author. (1) It shifts real and mixed logits by different
+maxima before adding them, which changes the loss; here there is one log-sum-exp. (2) It attaches weights to the wrong
+mixtures when padding is removed; not here. (3) A mixture type that is switched off leaves zero vectors behind as fake
+pairs; here it is gone. (4) Mixtures are not normalized again. (5) Only similarities are mixed, :math:`z_i\cdot m_{ik} =
+\lambda z_i\cdot\bar z_i + (1-\lambda) z_i\cdot\bar z_k`, so no mixed vector is ever built.
 """
 
 from __future__ import annotations
@@ -37,9 +38,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_embeddings, check_in_range, check_positive, check_same_length
-from ..core.contrast import reduce
+from ..core.checks import check_count, check_entries, check_positive, check_shapes, finite_result
+from ..core.contrast import check_temperature, reduce
 from ..core.draws import draw_beta
+from ..core.precision import full_precision
 from ..core.similarity import normalize, self_mask
 
 __all__ = ["MixedPositives", "draw_shares", "mixed_positives", "supremix"]
@@ -61,44 +63,39 @@ class MixedPositives(NamedTuple):
     share: Tensor
 
 
-def draw_shares(n: int, *, a: float = 2.0, b: float = 8.0, seed: int | None = None) -> Tensor:
+def draw_shares(n: int, *, a: float = 2.0, b: float = 8.0, generator: torch.Generator | None = None) -> Tensor:
     """Draw the anchor's share in every mixed negative from Beta(a, b).
 
     Args:
         n: number of rows M.
         a: first shape parameter.
         b: second shape parameter; with the defaults the anchor's mean share is 0.2.
-        seed: of the draw; the global state of torch if None.
+        generator: on the CPU; the global state of torch if None.
 
     Returns:
         ``(n, n)`` in [0, 1], float64, CPU.
-
-    Raises:
-        ValueError: a value not positive.
     """
-    check_positive(n=n)
-    return draw_beta(a, b, n, n, generator=None if seed is None else torch.Generator().manual_seed(seed))
+    check_count(n=n)
+    return draw_beta(a, b, n, n, generator=generator)
 
 
+@full_precision
 def mixed_positives(labels: Tensor, window: float) -> MixedPositives:
     """All pairs of rows around each anchor whose mixture has the anchor's label.
 
     Args:
         labels: ``(M,)`` numbers.
         window: both partners' labels are nearer than this (strictly).
-
-    Raises:
-        TypeError: not a floating tensor.
-        ValueError: NaN, window not positive.
     """
-    check_embeddings(ndim=1, labels=labels)
+    check_shapes(labels=(labels, "m"))
     check_positive(window=window)
     gap = labels[None, :] - labels[:, None]  # (M, M), y_j - y_i
     below, above = (gap < 0) & (gap > -window), (gap > 0) & (gap < window)
     i, j, k = (below[:, :, None] & above[:, None, :]).nonzero(as_tuple=True)
-    return MixedPositives(i, j, k, (labels[k] - labels[i]) / (labels[k] - labels[j]))
+    return MixedPositives(i, j, k, gap[i, k] / (gap[i, k] - gap[i, j]))
 
 
+@full_precision
 def supremix(
     z: Tensor,
     labels: Tensor,
@@ -112,7 +109,7 @@ def supremix(
 
     Args:
         z: ``(M, d)`` embeddings, both views stacked, any scale (normalized here).
-        labels: ``(M,)`` numbers; exactly equal labels are positives.
+        labels: ``(M,)`` numbers; exactly equal labels are positives, so every label occurs twice or is mixed.
         shares: ``(M, M)`` the anchor's share in each mixed negative, from `draw_shares`; None for no mixed negatives.
         temperature: greater than 0.
         window: for `mixed_positives`; None for no mixed positives.
@@ -121,21 +118,21 @@ def supremix(
     Returns:
         Scalar, or ``(M,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors. ValueError: shapes do not fit, NaN, a share outside [0, 1], an anchor without
-        any positive, a value out of range.
+    Source: Wu et al. (2023), the authors' repository.
 
-    Source: Wu et al. (2023).
+    Example:
+        >>> z, ages = torch.eye(3).repeat(2, 1), torch.tensor([20.0, 30.0, 40.0]).repeat(2)
+        >>> triples = mixed_positives(ages, window=15)  # only age 30 lies between two others: 2 anchors, 2 x 2 pairs
+        >>> len(triples.anchor), triples.share.unique().tolist()
+        (8, [0.5])
+        >>> bool(supremix(z, ages, draw_shares(6), window=15) > supremix(z, ages))
+        True
     """
-    check_embeddings(z=z)
-    check_embeddings(ndim=1, labels=labels)
-    check_same_length(z=z, labels=labels)
-    check_positive(temperature=temperature)
+    check_shapes(z=(z, "m d"), labels=(labels, "m"), shares=(shares, "m m?"))
+    check_temperature(temperature)
     z = normalize(z)
-    frozen = z.detach()
-    rows = len(z)
-    distance = (labels[:, None] - labels[None, :]).abs().to(z)
-    itself = self_mask(rows, z.device)
+    frozen, itself = z.detach(), self_mask(len(z), z.device)
+    distance = (labels[:, None] - labels[None, :]).abs()
     positives = (distance == 0) & ~itself
     logits = z @ z.mT / temperature  # real pairs, gradient on both sides
     parts = [(logits + distance.log1p()).masked_fill(itself, -math.inf)]  # log of (1 + distance) e^s
@@ -143,24 +140,20 @@ def supremix(
 
     to_frozen = z @ frozen.mT / temperature  # gradient through the anchor only
     if shares is not None:
-        check_embeddings(shares=shares)
-        if shares.shape != (rows, rows):
-            raise ValueError(f"shares: expected shape {(rows, rows)}, got {tuple(shares.shape)}")
-        check_in_range(0, 1, shares=shares)
-        share = shares.to(z)
-        mixed = share * to_frozen.diagonal()[:, None] + (1 - share) * to_frozen
-        weight = ((1 - share) * distance).log1p()
+        check_entries(0, 1, shares=shares)
+        mixed = shares * to_frozen.diagonal()[:, None] + (1 - shares) * to_frozen
+        weight = ((1 - shares) * distance).log1p()
         parts.append((mixed + weight).masked_fill(distance == 0, -math.inf))
     if window is not None:
         i, j, k, share = mixed_positives(labels, window)
-        score = share.to(z) * to_frozen[i, j] + (1 - share.to(z)) * to_frozen[i, k]  # (t,)
+        score = share * to_frozen[i, j] + (1 - share) * to_frozen[i, k]  # (t,)
         gained = gained.index_add(0, i, score)
-        count = count + torch.bincount(i, minlength=rows).to(z)
-        parts.append(_row_logsumexp(score, i, rows)[:, None])
+        count = count + torch.bincount(i, minlength=len(z)).to(z)
+        parts.append(_row_logsumexp(score, i, len(z))[:, None])
     if not torch.compiler.is_compiling() and (count == 0).any():
         raise ValueError("labels: every anchor needs a positive; pass two views of each sample")
-    denominator = torch.cat(parts, 1).logsumexp(1)
-    return reduce(denominator - gained / count, reduction)
+    loss = torch.cat(parts, 1).logsumexp(1) - gained / count
+    return reduce(finite_result(loss, labels=labels, temperature=temperature), reduction)
 
 
 def _row_logsumexp(values: Tensor, row: Tensor, rows: int) -> Tensor:

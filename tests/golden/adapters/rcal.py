@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.labels.rcal import calibrate_tails, classifier_loss, polluted_moments, robust_gaussians
+from cl_teach.datasets.imperfect import noise_transition, polluted_moments
+from cl_teach.labels.rcal import calibrate_tails, classifier_loss, head_classes, robust_gaussians
 
 
 def rcal(quantity, inputs, params):
@@ -19,6 +20,11 @@ def rcal(quantity, inputs, params):
         chosen = [x.tolist() for x in found.heads]
         weights = [x.tolist() for x in found.weights]
         return {"means": found.means, "covs": found.covs, "selected_heads": chosen, "weights": weights}
+    if quantity == "rcal_head_classes":
+        return {"head_classes": head_classes(inputs["class_sizes"], params["share"])}
+    if quantity == "rcal_noise_transition":
+        found = noise_transition(inputs["class_sizes"], params["eta"], params["model"])
+        return {"transition": found.transition, "noisy_priors": found.noisy_priors}
     if quantity == "rcal_polluted_moments":
         priors, means, covs = polluted_moments(inputs["means"], inputs["cov"], inputs["priors"], params["eta"])
         return {"noisy_priors": priors, "noisy_means": means, "noisy_covs": covs}

@@ -75,6 +75,31 @@ def test_a_temperature_where_plain_exponentials_overflow_stays_finite():
     assert torch.isfinite(loss) and torch.isfinite(f.grad).all()
 
 
+def test_half_precision_and_autocast_give_the_loss_of_single_precision():
+    right = conr(F.float(), Y.float(), GUESS.float(), ETA.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(conr(F.float(), Y.float(), GUESS.float(), ETA.float()), right)
+    low = F.bfloat16().requires_grad_()
+    loss = conr(low, Y.float(), GUESS.float(), ETA.float())
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.allclose(loss, right, rtol=0.02)
+    assert torch.isfinite(low.grad).all()
+
+
+def test_labels_of_several_dimensions_are_compared_by_their_distance():
+    turn = torch.linalg.qr(draw(3, 3, seed=5)).Q
+    flat = torch.stack([Y, torch.zeros(10).double(), torch.zeros(10).double()], 1)
+    guess = torch.stack([GUESS, torch.zeros(10).double(), torch.zeros(10).double()], 1)
+    assert torch.allclose(conr(F, flat @ turn, guess @ turn, ETA, window=1.5), conr(F, Y, GUESS, ETA, window=1.5))
+    assert torch.allclose(conr(F, Y[:, None], GUESS[:, None], ETA), conr(F, Y, GUESS, ETA))
+    labels = torch.tensor([[0.0, 0.0], [3.0, 4.0], [0.6, 0.8]])  # 5 and 1 from the first
+    found = disagreements(labels, torch.zeros(3, 2), window=1.0)
+    assert found.positives.tolist() == [[False, False, True], [False] * 3, [True, False, False]]
+    assert found.negatives.tolist() == [[False, True, False], [True, False, True], [False, True, False]]
+    weights = rarity_weights(torch.tensor([[0.0, 0.0]] * 4 + [[0.0, 1.0]]), power=1.0)
+    assert torch.allclose(weights, torch.tensor([5 / 8] * 4 + [5 / 2]))
+
+
 def test_gradcheck():
     assert torch.autograd.gradcheck(lambda f: conr(f, Y, GUESS, ETA), (F.clone().requires_grad_(),))
 
@@ -127,12 +152,13 @@ def test_training_with_the_regularizer_separates_rare_from_frequent_features():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: conr(F, Y[:4], GUESS), "features, labels"),
-        (lambda: conr(F, Y, GUESS[:4]), "labels, predictions"),
+        (lambda: conr(F, Y[:4], GUESS), "labels"),
+        (lambda: conr(F, Y, GUESS[:4]), "predictions"),
         (lambda: conr(F, Y, GUESS, 0 * ETA), "weights"),
         (lambda: conr(F, Y, GUESS, temperature=0.0), "temperature"),
         (lambda: conr(F, Y, GUESS, window=-1.0), "window"),
         (lambda: conr(F[:5], Y[:5] * 10, GUESS[:5]), "two views"),
+        (lambda: conr(F, torch.stack([Y, Y], 1), GUESS), "predictions"),
         (lambda: rarity_weights(Y, bins=0), "bins"),
     ],
 )

@@ -13,7 +13,7 @@ from cl_teach.labels.supremix import draw_shares, mixed_positives, supremix
 
 Z = draw(8, 4)
 Y = torch.tensor([0.0, 1, 2, 4], dtype=torch.float64).repeat(2)
-SHARES = draw_shares(8, seed=0)
+SHARES = draw_shares(8, generator=torch.Generator().manual_seed(0))
 
 
 @pytest.mark.parametrize(("mix_negatives", "window"), [(True, 5.0), (True, None), (False, 3.0), (False, None)])
@@ -89,8 +89,22 @@ def test_a_small_temperature_stays_finite():
 
 
 def test_shares_have_the_mean_of_their_beta_distribution():
-    assert draw_shares(200, seed=1).mean().item() == pytest.approx(0.2, abs=0.01)
-    assert torch.equal(draw_shares(4, seed=2), draw_shares(4, seed=2))
+    a, b = (draw_shares(200, generator=torch.Generator().manual_seed(1)) for _ in range(2))
+    assert a.mean().item() == pytest.approx(0.2, abs=0.01)
+    assert torch.equal(a, b)
+
+
+def test_half_precision_and_autocast_give_the_loss_of_single_precision():
+    z, y, shares = Z.float(), Y.float(), SHARES.float()
+    right = supremix(z, y, shares, window=5.0)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(supremix(z, y, shares, window=5.0), right)
+    for dtype in (torch.bfloat16, torch.float16):
+        low = z.to(dtype).requires_grad_()
+        loss = supremix(low, y, shares, window=5.0)
+        loss.backward()
+        assert loss.dtype == torch.float32 and torch.allclose(loss, right, rtol=0.02)
+        assert low.grad.dtype == dtype and torch.isfinite(low.grad).all()
 
 
 def test_training_orders_the_space_more_than_supcon_does():
@@ -106,11 +120,11 @@ def test_training_orders_the_space_more_than_supcon_does():
         net = nn.Sequential(nn.Linear(24, 64), nn.ReLU(), nn.Linear(64, 16))
         optimizer = torch.optim.Adam(net.parameters(), lr=3e-3)
         kinds, losses = torch.tensor([0.0, 1, 2, 4, 5, 7, 8, 10]), []
-        for step in range(250):
+        for _ in range(250):
             y = kinds[torch.randint(8, (12,), generator=generator)]
             z, labels = net(torch.cat([inputs(y), inputs(y)])), y.repeat(2)
             if use_mixtures:
-                loss = supremix(z, labels, draw_shares(24, seed=step), window=3.0)
+                loss = supremix(z, labels, draw_shares(24, generator=generator), window=3.0)
             else:
                 loss = sup_con(z, labels.long(), 0.3)
             optimizer.zero_grad()
@@ -130,7 +144,7 @@ def test_training_orders_the_space_more_than_supcon_does():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: supremix(Z, Y[:4]), "z, labels"),
+        (lambda: supremix(Z, Y[:4]), "labels"),
         (lambda: supremix(Z, Y, SHARES[:4]), "shares"),
         (lambda: supremix(Z, Y, SHARES + 1), "shares"),
         (lambda: supremix(Z, Y, temperature=0.0), "temperature"),
