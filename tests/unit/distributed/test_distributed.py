@@ -50,7 +50,7 @@ def test_loss_and_gradients_equal_those_of_one_process_with_the_whole_batch(tmp_
         value.backward()
         torch.testing.assert_close(found[name][0], value.detach())
         for a, parameter in zip(found[name][1], network.parameters(), strict=True):
-            torch.testing.assert_close(a, parameter.grad, rtol=1e-5, atol=1e-7)
+            torch.testing.assert_close(a, parameter.grad, rtol=1e-9, atol=1e-12)
 
 
 def test_a_killed_worker_ends_the_run_and_the_checkpoint_leads_to_the_same_weights(tmp_path):
@@ -67,7 +67,7 @@ def test_a_killed_worker_ends_the_run_and_the_checkpoint_leads_to_the_same_weigh
     again, again_losses = torch.load(tmp_path / "cut.pt")
     torch.testing.assert_close(again_losses, losses)
     for name, value in weights.items():
-        torch.testing.assert_close(again[name], value, rtol=1e-5, atol=1e-7)
+        torch.testing.assert_close(again[name], value, rtol=1e-9, atol=1e-12)
 
     other = launch(2, "train", tmp_path / "other.pt", tmp_path / "run.pt", BATCH="24")
     assert other.returncode != 0
