@@ -37,7 +37,7 @@ no negative of its own anchor (masked by index). A scorer that follows word over
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -45,16 +45,19 @@ from torch import Tensor, nn
 
 from ..core.checks import (
     check_batch,
-    check_embeddings,
+    check_callable,
+    check_count,
+    check_entries,
+    check_generator,
     check_in_range,
     check_labels,
-    check_mask,
     check_positive,
-    check_same_shape,
-    check_same_width,
+    check_shapes,
     check_square,
+    check_type,
 )
-from ..core.contrast import softmax_contrast
+from ..core.contrast import check_temperature, softmax_contrast
+from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, normalize, self_mask
 
 __all__ = [
@@ -63,12 +66,15 @@ __all__ = [
     "debcse_loss",
     "draw_pairs",
     "edit_distance",
-    "effective_sample_size",
+    "effective_choices",
     "first_occurrences",
     "nearest",
     "pair_probabilities",
     "surface_similarity",
 ]
+
+ROUNDING = 1e-3  # how far a cosine may leave [-1, 1]
+PAIRS = 2**15  # that `surface_similarity` looks at together: small enough for a cache
 
 
 class PairProbabilities(NamedTuple):
@@ -83,8 +89,9 @@ class PairProbabilities(NamedTuple):
     negatives: Tensor
 
 
-def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
+def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     """Levenshtein distance: the fewest insertions, deletions and replacements of tokens that turn a into b."""
+    check_type(Sequence, a=a, b=b)
     row = list(range(len(b) + 1))  # distances from the empty prefix of a
     for i, x in enumerate(a, 1):
         corner, row[0] = row[0], i
@@ -93,31 +100,44 @@ def edit_distance(a: Sequence[int], b: Sequence[int]) -> int:
     return row[-1]
 
 
-def surface_similarity(sentences: Sequence[Sequence[int]]) -> Tensor:
+def surface_similarity(sentences: Sequence[Sequence[Hashable]]) -> Tensor:
     """One minus the edit distance as a share of the longer length, for all pairs.
 
+    The table of `edit_distance` cell by cell, but for many pairs at the same time.
+
     Args:
-        sentences: n lists of token ids, none of them empty.
+        sentences: n lists of tokens, none of them empty.
 
     Returns:
         ``(n, n)`` float64 in [0, 1], 1 on the diagonal.
-
-    Raises:
-        ValueError: no sentence, or an empty one.
     """
-    check_batch(len(sentences), 1, name="sentences", why="to compare")
+    _check_sentences(sentences)
+    numbers: dict[Hashable, int] = {}
+    n, length = len(sentences), torch.tensor([len(sentence) for sentence in sentences])
+    padded = torch.full((n, int(length.max())), -1)
     for i, sentence in enumerate(sentences):
-        check_batch(len(sentence), 1, name=f"sentences[{i}]", why="(tokens)")
-    a = torch.ones(len(sentences), len(sentences), dtype=torch.float64)
-    for i, x in enumerate(sentences):
-        for j, y in enumerate(sentences[:i]):
-            a[i, j] = a[j, i] = 1 - edit_distance(x, y) / max(len(x), len(y))
-    return a
+        padded[i, : len(sentence)] = torch.tensor([numbers.setdefault(token, len(numbers)) for token in sentence])
+    similarity = torch.ones(n, n, dtype=torch.float64)
+    for first, second in zip(*(x.split(PAIRS) for x in torch.triu_indices(n, n, 1)), strict=True):
+        a, b = padded[first].T.contiguous(), padded[second].T.contiguous()  # (L, pairs)
+        row = list(torch.arange(len(b) + 1).to(torch.int16)[:, None].expand(-1, len(first)))
+        distance = torch.zeros(len(first), dtype=torch.int16)
+        for i, x in enumerate(a, 1):
+            corner, row[0] = row[0], torch.full_like(row[0], i)
+            for j, y in enumerate(b, 1):
+                best = torch.minimum(torch.minimum(row[j], row[j - 1]) + 1, corner + (x != y))
+                corner, row[j] = row[j], best
+            at_the_end = torch.stack(row).gather(0, length[second][None])[0]
+            distance = torch.where(length[first] == i, at_the_end, distance)
+        share = distance.double() / torch.maximum(length[first], length[second])
+        similarity[first, second] = similarity[second, first] = 1 - share
+    return similarity
 
 
-def first_occurrences(sentences: Sequence[Sequence[int]]) -> list[int]:
+def first_occurrences(sentences: Sequence[Sequence[Hashable]]) -> list[int]:
     """Rows of the sentences that did not occur before: a copy is a useless positive."""
-    seen: dict[tuple[int, ...], int] = {}
+    _check_sentences(sentences)
+    seen: dict[tuple[Hashable, ...], int] = {}
     for i, sentence in enumerate(sentences):
         seen.setdefault(tuple(sentence), i)
     return list(seen.values())
@@ -134,14 +154,14 @@ def nearest(similarity: Tensor, count: int) -> Tensor:
         ``(n, n)`` boolean, ``count`` true entries a row, none on the diagonal.
     """
     check_square(2, similarity=similarity)
-    n = len(similarity)
-    check_in_range(1, n - 1, count=count)
-    others = similarity.masked_fill(self_mask(n, similarity.device), -math.inf)
+    check_count(1, len(similarity) - 1, count=count)
+    others = similarity.masked_fill(self_mask(len(similarity), similarity.device), -math.inf)
     best = others.topk(count, dim=1).indices
     return torch.zeros_like(similarity, dtype=torch.bool).scatter(1, best, True)
 
 
 @torch.no_grad()
+@full_precision
 def pair_probabilities(
     surface: Tensor,
     semantic: Tensor,
@@ -169,16 +189,16 @@ def pair_probabilities(
         Probabilities without gradient.
 
     Raises:
-        TypeError: wrong dtype. ValueError: shapes differ, a value out of range, an anchor without any weight.
+        ValueError: an anchor without any weight: all its candidates mean exactly the same (or the opposite).
     """
-    check_square(2, surface=surface, semantic=semantic)
-    check_same_shape(surface=surface, semantic=semantic)
-    n = len(surface)
-    check_in_range(0, 1, surface=surface)
-    check_in_range(-1.001, 1.001, semantic=semantic)  # room for rounding
-    check_in_range(0, math.inf, sharpness=sharpness, power=power)
-    check_positive(smallest_propensity=smallest_propensity)
-    check_in_range(0, 1, smallest_propensity=smallest_propensity)
+    candidates = {"positive_candidates": positive_candidates, "negative_candidates": negative_candidates}
+    masks = {name: (mask, "n n?", bool) for name, mask in candidates.items()}
+    n = check_shapes(surface=(surface, "n n"), semantic=(semantic, "n n"), **masks)["n"]
+    check_batch(n, 2, name="surface", why="to form a pair")
+    check_entries(0, 1, surface=surface)
+    check_entries(-1 - ROUNDING, 1 + ROUNDING, semantic=semantic)
+    check_in_range(0, 1e3, sharpness=sharpness, power=power)
+    check_in_range(1e-30, 1, smallest_propensity=smallest_propensity)
     meaning = ((semantic + 1) / 2).clamp(0, 1)  # m
     propensity_pos = (sharpness * (surface - 1)).exp().clamp_min(smallest_propensity)
     propensity_neg = (-sharpness * surface).exp().clamp_min(smallest_propensity)
@@ -188,40 +208,44 @@ def pair_probabilities(
         positive, negative = positive.clamp_max(largest_weight), negative.clamp_max(largest_weight)
 
     itself, found = self_mask(n, surface.device), []
-    for name, weight, candidates in (
-        ("positive", positive, positive_candidates),
-        ("negative", negative, negative_candidates),
-    ):
-        if candidates is not None:
-            check_mask(candidates, (n, n), name=f"{name}_candidates")
-            weight = weight.masked_fill(~candidates, 0.0)
-        weight = weight.masked_fill(itself, 0.0)
+    for name, weight in (("positive", positive), ("negative", negative)):
+        mask = candidates[f"{name}_candidates"]
+        weight = weight.masked_fill(itself if mask is None else itself | ~mask, 0.0)
         total = weight.sum(1, keepdim=True)
-        if (total == 0).any():
-            row = int((total == 0).nonzero()[0, 0])
-            raise ValueError(f"semantic: row {row} leaves no {name} to draw, all its weights are 0")
+        if (total <= 0).any():
+            row = int((total <= 0).nonzero()[0, 0])
+            raise ValueError(
+                f"surface, semantic, power, largest_weight, {name}_candidates: row {row} leaves no {name} to draw, "
+                "all its weights are 0"
+            )
         found.append(weight / total)
     return PairProbabilities(*found)
 
 
-def effective_sample_size(probabilities: Tensor) -> Tensor:
+@full_precision
+def effective_choices(probabilities: Tensor) -> Tensor:
     """``(n,)`` how many equally likely choices each row ``(n, m)`` amounts to, 1 / sum of squares."""
-    check_embeddings(probabilities=probabilities)
+    _check_probabilities(probabilities)
     return 1 / probabilities.square().sum(1)
 
 
+@full_precision
 def draw_pairs(probabilities: Tensor, count: int = 1, *, generator: torch.Generator | None = None) -> Tensor:
     """``(B, count)`` column numbers drawn from each row of ``(B, n)`` probabilities, with replacement."""
-    check_embeddings(probabilities=probabilities)
-    check_positive(count=count)
-    return torch.multinomial(probabilities, count, replacement=True, generator=generator)
+    _check_probabilities(probabilities)
+    check_count(count=count)
+    check_generator(generator)
+    where = probabilities.device if generator is None else generator.device
+    drawn = torch.multinomial(probabilities.to(where), count, replacement=True, generator=generator)
+    return drawn.to(probabilities.device)
 
 
+@full_precision
 def debcse_loss(
     anchor: Tensor,
     positive: Tensor,
     negatives: Tensor | None = None,
-    temperature: float = 0.05,
+    temperature: float | Tensor = 0.05,
     *,
     index: tuple[Tensor, Tensor, Tensor | None] | None = None,
 ) -> Tensor:
@@ -238,41 +262,45 @@ def debcse_loss(
     Returns:
         Scalar.
 
-    Raises:
-        TypeError: wrong dtype. ValueError: shapes do not fit, one row without negatives, NaN, temperature not positive.
-
     Source: reconstructed; the form is that of Gao et al., SimCSE (2021), equation 5.
     """
-    check_embeddings(anchor=anchor, positive=positive)
-    check_same_shape(anchor=anchor, positive=positive)
-    check_positive(temperature=temperature)
+    check_shapes(anchor=(anchor, "B d"), positive=(positive, "B d"), negatives=(negatives, "B K d?"))
+    check_temperature(temperature)
     rows, columns = len(anchor), positive
     if negatives is None:
         check_batch(rows, 2, name="anchor", why="to have a negative (or pass negatives)")
     else:
-        check_embeddings(ndim=3, negatives=negatives)
-        check_same_width(anchor=anchor, negatives=negatives)
-        if len(negatives) != rows:
-            raise ValueError(f"negatives: expected one set for each of {rows} anchors, got {len(negatives)}")
         columns = torch.cat([positive, negatives.flatten(0, 1)])  # (B + BK, d)
     logits = normalize(anchor) @ normalize(columns).mT / temperature  # (B, B + BK)
     own = torch.eye(rows, len(columns), dtype=torch.bool, device=logits.device)
     if index is None:
         return softmax_contrast(logits, own)
-    anchors, positives, others = index
-    check_labels(anchors, rows, name="index[0]")
-    check_labels(positives, rows, name="index[1]")
-    sentence = positives if others is None else torch.cat([positives, others.flatten()])
-    check_labels(sentence, len(columns), name="index[1:]")
+    check_type(tuple, index=index)
+    if len(index) != 3 or (index[2] is None) != (negatives is None):
+        raise ValueError("index: expected three parts, the last one None where there are no negatives, got others")
+    anchors, positives = (check_labels(index[i], rows, name=f"index[{i}]") for i in (0, 1))
+    sentence = positives
+    if index[2] is not None:
+        check_shapes(negatives=(negatives, "B K d?"), **{"index[2]": (index[2], "B K", int)})
+        sentence = torch.cat([positives, check_labels(index[2].flatten(), name="index[2]")])
     repeated = (anchors[:, None] == sentence) | (positives[:, None] == sentence)
     return softmax_contrast(logits, own, ~repeated | own)
 
 
 class DebCSE(nn.Module):
-    """The corpus, how its sentences look, and the tables that pairs are drawn from.
+    """The corpus, how its sentences look, and the tables that pairs are drawn from; thrown away after training.
 
     Call `refresh` with the scorer's embeddings of the corpus before the first step (and again with a better scorer);
-    then each step is ``loss = method(encoder, index)`` with ``encoder`` from sentence numbers to embeddings.
+    then each step is ``method(encoder, index)`` with ``encoder`` from sentence numbers to embeddings.
+
+    Example:
+        >>> corpus = [["a", "cat", "sat"], ["a", "cat", "ran"], ["one", "feline", "sat"], ["a", "dog", "sat"]]
+        >>> method = DebCSE(corpus)
+        >>> method.refresh(torch.tensor([[1.0, 0.0], [0.8, 0.6], [1.0, 0.1], [0.0, 1.0]]))
+        >>> corpus[method.positives[0].argmax()], corpus[method.negatives[0].argmax()]
+        (['one', 'feline', 'sat'], ['a', 'dog', 'sat'])
+        >>> method(torch.nn.Embedding(4, 8), torch.tensor([0, 1])).shape
+        torch.Size([])
     """
 
     surface: Tensor
@@ -281,7 +309,7 @@ class DebCSE(nn.Module):
 
     def __init__(
         self,
-        sentences: Sequence[Sequence[int]],
+        sentences: Sequence[Sequence[Hashable]],
         *,
         count: int = 1,
         candidates: int | None = None,
@@ -292,7 +320,7 @@ class DebCSE(nn.Module):
         """Compare the surfaces of the corpus once.
 
         Args:
-            sentences: n different lists of token ids, see `first_occurrences`.
+            sentences: n different lists of tokens, see `first_occurrences`.
             count: K, hard negatives for each anchor.
             candidates: positives come from this many semantic neighbors, negatives from as many surface neighbors;
                 None for the whole corpus.
@@ -301,8 +329,13 @@ class DebCSE(nn.Module):
             power: see `pair_probabilities`.
         """
         super().__init__()
+        _check_sentences(sentences)
         check_batch(len(sentences), 2, name="sentences", why="to form a pair")
-        check_positive(count=count, temperature=temperature)
+        check_count(count=count)
+        check_temperature(temperature)
+        check_in_range(0, 1e3, sharpness=sharpness, power=power)
+        if candidates is not None:
+            check_count(1, len(sentences) - 1, candidates=candidates)
         if len(first_occurrences(sentences)) < len(sentences):
             raise ValueError("sentences: expected different ones, got a duplicate; keep first_occurrences(sentences)")
         self.count, self.candidates, self.temperature = count, candidates, temperature
@@ -313,25 +346,32 @@ class DebCSE(nn.Module):
 
     def refresh(self, embeddings: Tensor) -> None:
         """Compute both tables from the scorer's embeddings ``(n, d)`` of the corpus."""
+        check_shapes(embeddings=(embeddings, f"{len(self.surface)} d"))
         semantic = cosine_similarity(embeddings.detach(), embeddings.detach()).to(self.surface)
         k = self.candidates
         near, alike = (None if k is None else nearest(x, k) for x in (semantic, self.surface))
-        tables = pair_probabilities(
-            self.surface,
-            semantic,
-            sharpness=self.sharpness,
-            power=self.power,
-            positive_candidates=near,
-            negative_candidates=alike,
-        )
+        try:
+            tables = pair_probabilities(
+                self.surface,
+                semantic,
+                sharpness=self.sharpness,
+                power=self.power,
+                positive_candidates=near,
+                negative_candidates=alike,
+            )
+        except ValueError as error:
+            raise ValueError(f"embeddings: their cosines do not do: {error}") from error
         self.positives.copy_(tables.positives)
         self.negatives.copy_(tables.negatives)
 
-    def forward(
-        self, encoder: Callable[[Tensor], Tensor], index: Tensor, generator: torch.Generator | None = None
+    def loss(
+        self, encoder: Callable[[Tensor], Tensor], index: Tensor, *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Draw a positive and K negatives for the anchors ``index (B,)``, encode all, and compare."""
-        check_labels(index, len(index), name="index", num_classes=len(self.surface))
+        check_callable(encoder=encoder)
+        index = check_labels(index, name="index", num_classes=len(self.surface))
+        check_batch(len(index), 1, name="index", why="(an anchor)")
+        check_generator(generator)
         if not self.positives.any():
             raise ValueError("positives: the tables are empty, call refresh with embeddings of the corpus first")
         positive = draw_pairs(self.positives[index], generator=generator)[:, 0]  # (B,)
@@ -340,3 +380,24 @@ class DebCSE(nn.Module):
         rows = len(index)
         hard = h[2 * rows :].unflatten(0, (rows, self.count))
         return debcse_loss(h[:rows], h[rows : 2 * rows], hard, self.temperature, index=(index, positive, negative))
+
+    def forward(
+        self, encoder: Callable[[Tensor], Tensor], index: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """The loss."""
+        return self.loss(encoder, index, generator=generator)
+
+
+def _check_sentences(sentences: Sequence[Sequence[Hashable]]) -> None:
+    check_type(Sequence, sentences=sentences)
+    check_batch(len(sentences), 1, name="sentences", why="to compare")
+    for i, sentence in enumerate(sentences):
+        check_type(Sequence, **{f"sentences[{i}]": sentence})
+        check_batch(len(sentence), 1, name=f"sentences[{i}]", why="(tokens)")
+
+
+def _check_probabilities(probabilities: Tensor) -> None:
+    check_shapes(probabilities=(probabilities, "n m"))
+    check_entries(0, math.inf, probabilities=probabilities)
+    if not (probabilities.sum(1) - 1).abs().max() < 1e-2:
+        raise ValueError("probabilities: expected rows that sum to 1, got a row with another sum")

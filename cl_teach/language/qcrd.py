@@ -1,294 +1,460 @@
 r"""QCRD: Quality-guided Contrastive Rationale Distillation for Large Language Models. Wei Wang, Zhaowei Li, Qi Xu and
 others; EMNLP 2025; https://arxiv.org/abs/2405.13014.
 
-**A reconstruction.** Only abstracts and summaries could be read and no code was found. They name the components; every
-formula, the margin and the weights of the losses below are the book's choice and not verified against the paper.
-
-For a question there are P good rationales r and Q bad ones. With :math:`\ell(r)` the student's mean token loss and
-:math:`D = \sigma(d)` the quality that a discriminator gives (a constant here),
+For a question there are good rationales r and bad ones :math:`r^-`. With :math:`\ell(r)` the student's mean token loss,
+:math:`s = \sigma(d)` the score that a discriminator gives, the student is pulled to the good rationale that it finds
+easiest and pushed from the bad one that it finds hardest, up to a margin :math:`\delta`:
 
 .. math::
-    L_{pos} &= \sum_i \frac{D(r_i)}{\sum_{i'} D(r_{i'})}\,\ell(r_i), \qquad
-    L_{con} = \frac1Q\sum_j (1-D(r^-_j))\max\{0, m + L_{pos} - \ell(r^-_j)\}, \\
-    L &= L_{label} + \lambda_1 L_{pos} + \lambda_2 L_{con}, \\
-    L_D &= \tfrac1{P+Q}\Big[\sum_i\mathrm{softplus}(-d(r_i)) + \sum_j\mathrm{softplus}(d(r^-_j))\Big].
+    L_{cl} &= s\min_i\ell(r_i) + \beta\,(1-s^-)\max\{0,\ \delta-\max_j\ell(r^-_j)\}, \\
+    L_D &= -\log\frac{\sum_i e^{s_i}}{\sum_j e^{s^-_j}}, \qquad
+    L = \alpha_1 L_{label} + \alpha_2 L_{cl} + \alpha_3 L_D .
 
-What changes and why: the good rationales come from a teacher and agree with its majority answer. The bad ones are
-sampled hot from an earlier snapshot of the student, so it learns from its own weaknesses, not from the text it is
-writing now. The hinge stops pushing once a bad rationale is m worse; without a bound all text would be destroyed. The
-discriminator, trained along, spares a sampled rationale that looks good.
+What changes and why: the good rationales come from a teacher and agree with its majority answer. The bad ones are the
+teacher's minority, and one sampled hot from the student of some iterations ago: it learns from its own weaknesses, not
+from the text that it is writing now. The margin ends the push once one bad rationale is less likely than
+:math:`e^{-\delta}` a token; without it all text would be destroyed. The discriminator spares a bad rationale that looks
+good.
 
-Paper versus code. No code, so nothing can be compared. Open: the form of the contrast, the margin, whether weights are
-detached, the discriminator, the age of a snapshot, the fate of rejected teacher samples (dropped here).
+Paper versus code. No code was found. The equations are those of the *first arXiv version*, read in a public note; the
+body and the EMNLP text were not available. Assumed here: (a) the scores in :math:`L_{cl}` are those of the chosen
+rationales; (b) they end in a sigmoid; (c) :math:`\ell` is a mean over tokens, the end of the text included; (d) scores
+are constants in :math:`L_{cl}`, and a gradient reaches the chosen rationales only, the first of equals; (e) a question
+without bad rationales has neither push nor :math:`L_D`; (f) an iteration (age of the snapshot, decay of
+:math:`\alpha_3`) is a training step, see ``steps_per_iteration``. (7) The paper writes one total; each network has its
+own optimizer here, because :math:`\alpha_3` shrinks to nothing within fifty steps. Adam hides that scale. (8) Copies of
+a good rationale, and empty ones, are no bad rationales. (9) :math:`\delta` is in nats a token: a vocabulary of 15 has
+:math:`\log 15 = 2.7`, so that the paper's 3 never lets go there. (10) A tie goes to the answer that comes first.
 """
 
 from __future__ import annotations
 
 import copy
-from collections import Counter, deque
+import math
+from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.checks import check_embeddings, check_in_range, check_labels, check_positive, check_same_shape
+from ..core.checks import (
+    check_count,
+    check_entries,
+    check_generator,
+    check_in_range,
+    check_labels,
+    check_positive,
+    check_shapes,
+    check_type,
+)
+from ..core.precision import full_precision
+from ..datasets.rationales import spoil_rationales
+from ..models.rationales import Discriminator, Student, check_texts
 
 __all__ = [
     "QCRD",
-    "Discriminator",
+    "QCRDTerms",
+    "Questions",
     "Split",
-    "Student",
-    "StudentTerms",
     "discriminator_loss",
-    "quality_weights",
+    "majority_mask",
+    "qcrd_terms",
     "rationale_loss",
+    "rationale_scores",
     "self_consistency_split",
-    "student_loss",
 ]
 
 
 class Split(NamedTuple):
-    """The majority answer of a question, the indices of the samples that give it, and all other indices."""
+    """The majority answer of a question, the indices of the samples that give it, and the others: the negatives."""
 
     majority: Hashable
     positive: list[int]
     discarded: list[int]
 
 
-class StudentTerms(NamedTuple):
-    """Four scalars: the whole loss and its parts."""
+class Questions(NamedTuple):
+    """A batch; texts end in zeros, see `Student`.
 
-    total: Tensor
+    Attributes:
+        question: ``(n, S)``.
+        label: ``(n,)`` integers.
+        rationales: ``(n, R, T)`` the teacher's samples; a row of zeros is none.
+        positive: ``(n, R)`` boolean, which of them agree with the majority, see `majority_mask`.
+    """
+
+    question: Tensor
+    label: Tensor
+    rationales: Tensor
+    positive: Tensor
+
+
+_SHAPES = (("n S", int), ("n", int), ("n R T", int), ("n R", bool))
+
+
+class QCRDTerms(NamedTuple):
+    """Scalars, means over the questions, and which rationales were chosen.
+
+    Attributes:
+        loss: the weighted sum of label, contrast and discriminator.
+        label: cross-entropy.
+        positive: score times loss of the easiest good rationale.
+        negative: at most 0; one minus score, times how much the hardest bad rationale lacks to the margin.
+        contrast: positive - beta * negative.
+        discriminator: its loss.
+        chosen_positive: ``(n,)`` column of the easiest good rationale.
+        chosen_negative: ``(n,)`` column of the hardest bad one, -1 where there is none.
+    """
+
+    loss: Tensor
     label: Tensor
     positive: Tensor
+    negative: Tensor
     contrast: Tensor
+    discriminator: Tensor
+    chosen_positive: Tensor
+    chosen_negative: Tensor
 
 
 def self_consistency_split(answers: Sequence[Hashable]) -> Split:
-    """Keep the teacher's samples that agree with the majority; a tie goes to the answer that comes first.
-
-    Raises:
-        ValueError: no answers.
-    """
+    """Which of the teacher's samples agree with the majority; a tie goes to the answer that comes first."""
+    check_type((Sequence, str), answers=answers)
     if not len(answers):
         raise ValueError("answers: expected at least one, got none")
+    check_type(Hashable, **{f"answers[{i}]": answer for i, answer in enumerate(answers)})  # type: ignore[type-abstract]
     majority = Counter(answers).most_common(1)[0][0]  # equal counts keep their order
     positive = [i for i, answer in enumerate(answers) if answer == majority]
-    return Split(majority, positive, [i for i in range(len(answers)) if i not in positive])
+    return Split(majority, positive, [i for i, answer in enumerate(answers) if answer != majority])
 
 
-def rationale_loss(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Mean token loss of one rationale (a sum would let long negatives win by length).
-
-    Args:
-        logits: ``(T, V)``, row t predicts ``tokens[t]``.
-        tokens: ``(T,)`` integers.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, no token.
-    """
-    check_embeddings(logits=logits)
-    check_labels(tokens, len(logits), name="tokens", num_classes=logits.shape[1])
-    return F.cross_entropy(logits, tokens)
+def majority_mask(answers: Tensor) -> Tensor:
+    """``(n, R)`` boolean: which samples give the majority answer of their row of integers ``answers (n, R)``."""
+    check_shapes(answers=(answers, "n R", int))
+    majority = torch.tensor([self_consistency_split(row).majority for row in answers.tolist()])
+    return answers == majority.to(answers)[:, None]
 
 
-def quality_weights(good: Tensor, bad: Tensor) -> tuple[Tensor, Tensor]:
-    """Weights from the discriminator's logits, constants for the gradient.
+@full_precision
+def rationale_loss(logits: Tensor, tokens: Tensor, valid: Tensor | None = None) -> Tensor:
+    """Mean token loss of rationales (a sum would let long bad ones pass the margin by their length).
 
     Args:
-        good: ``(P,)`` logits of the positives.
-        bad: ``(Q,)`` logits of the negatives, Q may be 0.
+        logits: ``(..., T, V)``, row t predicts token t.
+        tokens: ``(..., T)`` integers below V.
+        valid: ``(..., T)`` boolean, tokens that count, at least one a rationale; None means all.
 
     Returns:
-        ``(P,)`` summing to 1, and ``(Q,)`` in [0, 1].
-
-    Raises:
-        TypeError: not floating.
-        ValueError: no positive, NaN.
+        ``(...)``.
     """
-    check_embeddings(ndim=1, good=good)
-    if len(bad):
-        check_embeddings(ndim=1, bad=bad)
-    return F.logsigmoid(good.detach()).softmax(0), torch.sigmoid(-bad.detach())
+    check_shapes(logits=(logits, "... T V"), tokens=(tokens, "... T", int), valid=(valid, "... T?", bool))
+    for name, x in (("tokens", tokens), ("valid", valid)):
+        if x is not None and x.shape != logits.shape[:-1]:
+            raise ValueError(f"{name}: expected shape {tuple(logits.shape[:-1])}, got {tuple(x.shape)}")
+    check_entries(0, logits.shape[-1] - 1, tokens=tokens)
+    nll = -logits.log_softmax(-1).gather(-1, tokens.long()[..., None]).squeeze(-1)  # (..., T)
+    if valid is None:
+        return nll.mean(-1)
+    if not valid.any(-1).all():
+        raise ValueError("valid: expected a token in every rationale, got a rationale without one")
+    return (nll * valid).sum(-1) / valid.sum(-1)
 
 
-def student_loss(
+@full_precision
+def rationale_scores(logits: Tensor) -> Tensor:
+    """Scores in [0, 1] of the discriminator's logits, any shape."""
+    check_shapes(logits=(logits, "..."))
+    return logits.sigmoid()
+
+
+@full_precision
+def discriminator_loss(
+    positive: Tensor, negative: Tensor, positive_mask: Tensor | None = None, negative_mask: Tensor | None = None
+) -> Tensor:
+    """Minus the logarithm of the ratio of the sums of exp(score), mean over the questions.
+
+    Args:
+        positive: ``(n, P)`` scores of good rationales.
+        negative: ``(n, Q)`` scores of bad ones, Q may be 0.
+        positive_mask: ``(n, P)`` boolean, which of them exist, at least one a row; None means all.
+        negative_mask: ``(n, Q)`` boolean; a question without any counts 0.
+
+    Returns:
+        Scalar, between -1 and 1 around log(Q / P) for scores in [0, 1].
+    """
+    positive_mask, negative, negative_mask = _check_lists(positive, negative, positive_mask, negative_mask)
+    some = negative_mask.any(1, keepdim=True)
+    good = positive.masked_fill(~positive_mask, -math.inf).logsumexp(1)
+    bad = negative.masked_fill(~negative_mask & some, -math.inf).logsumexp(1)  # finite in rows without any
+    return torch.where(some[:, 0], bad - good, 0.0).mean()
+
+
+@full_precision
+def qcrd_terms(
     label_logits: Tensor,
     label: Tensor,
     positive: Tensor,
     negative: Tensor,
-    positive_weights: Tensor,
-    negative_weights: Tensor,
+    positive_logits: Tensor,
+    negative_logits: Tensor,
     *,
-    margin: float = 0.5,
-    rationale_weight: float = 1.0,
+    positive_mask: Tensor | None = None,
+    negative_mask: Tensor | None = None,
+    beta: float = 0.2,
+    margin: float = 3.0,
+    label_weight: float = 0.5,
     contrast_weight: float = 0.5,
-) -> StudentTerms:
-    """Label, rationales and contrast of one question.
+    discriminator_weight: float = 0.5,
+) -> QCRDTerms:
+    r"""Label, contrast and discriminator of n questions.
 
     Args:
-        label_logits: ``(K,)``.
-        label: 0-d integer.
-        positive: ``(P,)`` losses of the good rationales.
-        negative: ``(Q,)`` losses of the bad ones; the contrast is 0 if there are none.
-        positive_weights: ``(P,)`` from `quality_weights`.
-        negative_weights: ``(Q,)``.
-        margin: m, greater than 0.
-        rationale_weight: at least 0.
-        contrast_weight: at least 0.
+        label_logits: ``(n, K)``.
+        label: ``(n,)`` integers.
+        positive: ``(n, P)`` losses of the good rationales, see `rationale_loss`.
+        negative: ``(n, Q)`` losses of the bad ones, Q may be 0.
+        positive_logits: ``(n, P)`` of the discriminator; constants in the contrast.
+        negative_logits: ``(n, Q)``.
+        positive_mask: ``(n, P)`` boolean, which of them exist, at least one a row; None means all.
+        negative_mask: ``(n, Q)`` boolean.
+        beta: weight of the push.
+        margin: :math:`\delta`, in nats a token.
+        label_weight: :math:`\alpha_1`.
+        contrast_weight: :math:`\alpha_2`.
+        discriminator_weight: :math:`\alpha_3`.
 
-    Returns:
-        Four scalars.
+    Source: Wang et al., first arXiv version (2024), equations 2, 3 and 6 to 8.
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, a number out of range.
+    Example:
+        >>> pull, push = torch.tensor([[0.5, 2.0]]), torch.tensor([[1.0, 2.5]])  # an easy good one, a hard bad one
+        >>> terms = qcrd_terms(torch.zeros(1, 2), torch.tensor([0]), pull, push, torch.zeros(1, 2), torch.zeros(1, 2))
+        >>> terms.chosen_positive.item(), terms.chosen_negative.item(), terms.positive.item(), terms.negative.item()
+        (0, 1, 0.25, -0.25)
     """
-    check_embeddings(ndim=1, label_logits=label_logits, positive=positive)
-    check_labels(label.reshape(-1), 1, name="label", num_classes=len(label_logits))
-    check_same_shape(positive=positive, positive_weights=positive_weights)
-    check_same_shape(negative=negative, negative_weights=negative_weights)
-    check_positive(margin=margin)
-    check_in_range(0, float("inf"), rationale_weight=rationale_weight, contrast_weight=contrast_weight)
-    loss_label = F.cross_entropy(label_logits, label)
-    loss_positive = (positive_weights * positive).sum()
-    hinge = negative_weights * (margin + loss_positive - negative).relu()  # (Q,)
-    contrast = hinge.mean() if len(hinge) else torch.zeros_like(loss_label)
-    total = loss_label + rationale_weight * loss_positive + contrast_weight * contrast
-    return StudentTerms(total, loss_label, loss_positive, contrast)
+    check_shapes(label_logits=(label_logits, "n K"), label=(label, "n", int), positive=(positive, "n P"))
+    label = check_labels(label, name="label", num_classes=label_logits.shape[1])
+    check_shapes(positive=(positive, "n P"), positive_logits=(positive_logits, "n P"))
+    weights = {"label_weight": label_weight, "contrast_weight": contrast_weight}
+    check_in_range(0, 1e6, beta=beta, margin=margin, **weights, discriminator_weight=discriminator_weight)
+    masks = (positive_mask, negative_mask)
+    _, negative_logits, _ = _check_lists(positive, negative_logits, *masks, name="negative_logits")
+    positive_mask, negative, negative_mask = _check_lists(positive, negative, *masks)
+    check_shapes(negative=(negative, "n Q"), negative_logits=(negative_logits, "n Q"))
 
-
-def discriminator_loss(good: Tensor, bad: Tensor) -> Tensor:
-    """Binary cross-entropy of ``(P,)`` and ``(Q,)`` logits, positives 1, negatives 0; a scalar.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: not one dimension, NaN, nothing at all.
-    """
-    logits = torch.cat([good, -bad])
-    check_embeddings(ndim=1, logits=logits)
-    return F.softplus(-logits).mean()
-
-
-class Student(nn.Module):
-    """A recurrent reader of a question with two heads: the label, and the rationale token by token."""
-
-    def __init__(self, vocabulary: int, classes: int, dim: int = 32) -> None:
-        """Make the layers; token 0 starts a rationale."""
-        super().__init__()
-        self.embedding = nn.Embedding(vocabulary, dim)
-        self.reader, self.writer = nn.GRU(dim, dim), nn.GRU(dim, dim)
-        self.label_head, self.token_head = nn.Linear(dim, classes), nn.Linear(dim, vocabulary)
-
-    def read(self, question: Tensor) -> Tensor:
-        """``(1, dim)`` state after a question ``(S,)``."""
-        state: Tensor = self.reader(self.embedding(question))[1]
-        return state
-
-    def label(self, question: Tensor) -> Tensor:
-        """``(K,)`` logits."""
-        logits: Tensor = self.label_head(self.read(question))[0]
-        return logits
-
-    def forward(self, question: Tensor, tokens: Tensor) -> Tensor:
-        """``(T, V)`` logits of a rationale ``(T,)``; row t has seen the tokens before t."""
-        before = torch.cat([tokens.new_zeros(1), tokens[:-1]])
-        logits: Tensor = self.token_head(self.writer(self.embedding(before), self.read(question))[0])
-        return logits
-
-    @torch.no_grad()
-    def sample(self, question: Tensor, length: int, temperature: float, generator: torch.Generator) -> Tensor:
-        """``(length,)`` tokens drawn at a temperature."""
-        check_positive(length=length, temperature=temperature)
-        state, token, tokens = self.read(question), question.new_zeros(1), []
-        for _ in range(length):
-            hidden, state = self.writer(self.embedding(token), state)
-            p = (self.token_head(hidden)[0] / temperature).softmax(0)
-            token = torch.multinomial(p, 1, generator=generator)
-            tokens.append(token)
-        return torch.cat(tokens)
-
-
-class Discriminator(nn.Module):
-    """Reads question and rationale and gives one logit."""
-
-    def __init__(self, vocabulary: int, dim: int = 32) -> None:
-        """Make the layers."""
-        super().__init__()
-        self.embedding, self.reader, self.head = nn.Embedding(vocabulary, dim), nn.GRU(dim, dim), nn.Linear(dim, 1)
-
-    def forward(self, question: Tensor, rationales: Sequence[Tensor]) -> Tensor:
-        """``(R,)`` logits of R rationales."""
-        states = [self.reader(self.embedding(torch.cat([question, r])))[1] for r in rationales]
-        return torch.cat([self.head(s)[0] for s in states]) if states else self.head.weight.new_zeros(0)
+    good, bad = rationale_scores(positive_logits), rationale_scores(negative_logits)
+    easiest = positive.masked_fill(~positive_mask, math.inf).argmin(1, keepdim=True)  # (n, 1)
+    hardest = negative.masked_fill(~negative_mask, -math.inf).argmax(1, keepdim=True)
+    some = negative_mask.any(1)
+    pull = (good.detach() * positive).gather(1, easiest)[:, 0]
+    lacks = (margin - negative.gather(1, hardest)[:, 0]).relu()
+    push = torch.where(some, -(1 - bad.detach()).gather(1, hardest)[:, 0] * lacks, 0.0)  # at most 0
+    contrast = (pull - beta * push).mean()
+    by_label = F.cross_entropy(label_logits, label)
+    judge = discriminator_loss(good, bad, positive_mask, negative_mask)
+    loss = label_weight * by_label + contrast_weight * contrast + discriminator_weight * judge
+    chosen = torch.where(some, hardest[:, 0], -1)
+    return QCRDTerms(loss, by_label, pull.mean(), push.mean(), contrast, judge, easiest[:, 0], chosen)
 
 
 class QCRD(nn.Module):
-    """Student, discriminator and a ring of snapshots; at test time only the student is kept."""
+    """Student, discriminator and the student's last snapshots; afterward only the student is kept.
 
-    def __init__(self, student: Student, discriminator: Discriminator, *, every: int = 5, hot: float = 1.5) -> None:
-        """Take a snapshot every few steps; the negatives come from the older of the last two, at temperature ``hot``.
+    It owns its loop, `step`, because two networks are trained by two optimizers and the negatives come from an earlier
+    student. The snapshots, the optimizers and the number of steps are part of its state.
+    """
 
-        Raises:
-            ValueError: a number not positive.
-        """
-        super().__init__()
-        check_positive(every=every, hot=hot)
-        self.student, self.discriminator, self.every, self.hot, self.steps = student, discriminator, every, hot, 0
-        self.ring: deque[Student] = deque(maxlen=2)  # in a deque, so not among the parameters
-
-    def negatives(
-        self, question: Tensor, good: Sequence[Tensor], count: int, generator: torch.Generator
-    ) -> list[Tensor]:
-        """Sample from the old snapshot; exact copies of a positive are left out."""
-        drawn = [self.ring[0].sample(question, len(good[0]), self.hot, generator) for _ in range(count)]
-        return [r for r in drawn if not any(torch.equal(r, g) for g in good)]
-
-    def step(
+    def __init__(
         self,
-        batch: Sequence[tuple[Tensor, Tensor, Sequence[Tensor]]],
-        optimizers: Sequence[torch.optim.Optimizer],
-        generator: torch.Generator,
+        student: Student,
+        discriminator: Discriminator,
         *,
-        count: int = 2,
-        **numbers: float,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """One batch of (question, label, good rationales): negatives, discriminator, student.
+        age: int = 5,
+        steps_per_iteration: int = 1,
+        hot: float = 1.5,
+        decay: float = 0.9,
+        learning_rate: float = 1e-3,
+        beta: float = 0.2,
+        margin: float = 3.0,
+        label_weight: float = 0.5,
+        contrast_weight: float = 0.5,
+        discriminator_weight: float = 0.5,
+    ) -> None:
+        """Take both networks.
 
         Args:
-            batch: question ``(S,)``, label 0-d, list of ``(T,)``.
-            optimizers: of the student and of the discriminator.
-            generator: of the samples.
-            count: Q, before copies are left out.
-            **numbers: those of `student_loss`.
-
-        Returns:
-            Student loss, discriminator loss and mean gap between bad and good rationale losses, detached.
+            student: learns to answer and to explain.
+            discriminator: judges rationales.
+            age: bad rationales come from the student of so many iterations ago (or from the oldest there is).
+            steps_per_iteration: training steps of an iteration.
+            hot: temperature at which it writes.
+            decay: of the discriminator's weight, an iteration.
+            learning_rate: of both optimizers (Adam); the paper's is not known.
+            beta: as all that follows, see `qcrd_terms`.
+            margin: fit it to the vocabulary.
+            label_weight: of the label.
+            contrast_weight: of the contrast.
+            discriminator_weight: its first value.
         """
-        if self.steps % self.every == 0:
-            self.ring.append(copy.deepcopy(self.student))
+        super().__init__()
+        check_type(Student, student=student)
+        check_type(Discriminator, discriminator=discriminator)
+        check_count(age=age, steps_per_iteration=steps_per_iteration)
+        check_positive(hot=hot, learning_rate=learning_rate)
+        check_in_range(0, 1, decay=decay)
+        check_in_range(0, 1e6, beta=beta, margin=margin, label_weight=label_weight, contrast_weight=contrast_weight)
+        check_in_range(0, 1e6, discriminator_weight=discriminator_weight)
+        self.student, self.discriminator = student, discriminator
+        self.age, self.steps_per_iteration, self.hot = age, steps_per_iteration, hot
+        self.decay, self.first_weight = decay, discriminator_weight
+        self.numbers = {"beta": beta, "margin": margin, "label_weight": label_weight}
+        self.numbers["contrast_weight"] = contrast_weight
+        self.steps = 0
+        self.ring = nn.ModuleList()  # the oldest snapshot first
+        self.optimizers = [torch.optim.Adam(net.parameters(), lr=learning_rate) for net in (student, discriminator)]
+
+    @property
+    def discriminator_weight(self) -> float:
+        """What the discriminator's loss weighs in this iteration."""
+        return self.first_weight * self.decay ** (self.steps // self.steps_per_iteration)
+
+    def forward(self, question: Tensor) -> Tensor:
+        """``(n, K)`` logits of the labels of questions ``(n, S)``."""
+        return self.student.label(question)
+
+    def negatives(
+        self, question: Tensor, rationales: Tensor, positive: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """All rationales with one more by the old student, ``(n, R + 1, T)``, and which are bad, ``(n, R + 1)``."""
+        shapes = {"rationales": (rationales, "n R T", int), "positive": (positive, "n R", bool)}
+        check_shapes(question=(question, "n S", int), **shapes)
+        old = self.ring[0] if len(self.ring) else self.student
+        written = old.write(question, rationales.shape[2], self.hot, generator=generator)
+        shown = torch.cat([rationales, written[:, None].to(rationales)], 1)
+        good = F.pad(positive, (0, 1))  # the new one is not
+        copies = ((shown[:, :, None] == shown[:, None]).all(-1) & good[:, None]).any(-1)
+        return shown, shown.any(-1) & ~good & ~copies
+
+    def loss(
+        self,
+        question: Tensor,
+        label: Tensor,
+        rationales: Tensor,
+        positive: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> QCRDTerms:
+        """The terms of a batch, see `Questions`; the old student writes with ``generator``."""
+        return self._terms(self._checked(Questions(question, label, rationales, positive)), generator)
+
+    def step(self, batch: Questions, *, generator: torch.Generator | None = None) -> QCRDTerms:
+        """Take a snapshot where an iteration begins, then one step of both networks; terms from before it."""
+        batch = self._checked(batch, "batch.")
+        check_generator(generator)
+        self.train()
+        if self.steps % self.steps_per_iteration == 0:
+            snapshot = copy.deepcopy(self.student).requires_grad_(False).eval()
+            self.ring = nn.ModuleList([*self.ring, snapshot][-self.age - 1 :])
+        terms = self._terms(batch, generator)
+        self._optimize(self.optimizers, terms.loss)
         self.steps += 1
-        bad = [self.negatives(question, good, count, generator) for question, _, good in batch]
-        pairs = [(self.discriminator(q, g), self.discriminator(q, b)) for (q, _, g), b in zip(batch, bad, strict=True)]
-        judge = torch.stack([discriminator_loss(good, wrong) for good, wrong in pairs]).mean()
-        losses, gaps = [], []
-        for (question, label, good), wrong, logits in zip(batch, bad, pairs, strict=True):
-            positive = torch.stack([rationale_loss(self.student(question, r), r) for r in good])
-            scores = [rationale_loss(self.student(question, r), r) for r in wrong]
-            negative = torch.stack(scores) if scores else positive.new_zeros(0)
-            own, other = quality_weights(*logits)
-            answer = self.student.label(question)
-            losses.append(student_loss(answer, label, positive, negative, own, other, **numbers).total)
-            gaps += [(negative.mean() - positive.mean()).detach()] if scores else []
-        loss = torch.stack(losses).mean()
-        for objective, optimizer in zip((loss, judge), optimizers, strict=True):
+        return QCRDTerms(*(term.detach() for term in terms))
+
+    def pretrain(self, batch: Questions, rate: float = 0.3, *, generator: torch.Generator | None = None) -> Tensor:
+        """One step of the discriminator alone, before training: the teacher's good rationales against spoiled copies.
+
+        The paper's discriminator sees up to 500 such batches, with words masked and replaced; here they are replaced,
+        see `spoil_rationales`. Returns its loss from before the step.
+        """
+        question, _, rationales, positive = self._checked(batch, "batch.")
+        spoiled = spoil_rationales(rationales, self.student.vocabulary, rate, generator=generator)
+        changed = positive & (spoiled != rationales).any(-1)
+        good, bad = (rationale_scores(self.discriminator(question, x)) for x in (rationales, spoiled))
+        loss = discriminator_loss(good, bad, positive, changed)
+        self._optimize(self.optimizers[1:], loss)
+        return loss.detach()
+
+    def _checked(self, batch: Questions, of: str = "") -> Questions:
+        """The batch as int64, under the names of the caller's arguments."""
+        check_type(tuple, batch=batch)
+        if len(batch) != len(Questions._fields):
+            raise ValueError(f"batch: expected {', '.join(Questions._fields)}, got {len(batch)} tensors")
+        names = [of + name for name in Questions._fields]
+        check_shapes(**{name: (x, s, k) for name, x, (s, k) in zip(names, batch, _SHAPES, strict=True)})
+        texts = {names[0]: "n S", names[2]: "n R T"}
+        question, rationales = (
+            check_texts(self.student.vocabulary, shape, **{name: x})[name]
+            for (name, shape), x in zip(texts.items(), (batch[0], batch[2]), strict=True)
+        )
+        label = check_labels(batch[1], name=names[1], num_classes=self.student.classes)
+        if not (batch[3] & rationales.any(-1)).any(1).all():
+            raise ValueError(f"{names[3]}: expected a good rationale with a token in every row, got a row without")
+        return Questions(question, label, rationales, batch[3] & rationales.any(-1))
+
+    def _terms(self, batch: Questions, generator: torch.Generator | None) -> QCRDTerms:
+        question, label, rationales, positive = batch
+        shown, bad = self.negatives(question, rationales, positive, generator=generator)
+        end = F.pad(shown, (0, 1))  # (n, R + 1, T + 1), the 0 behind a text is part of it
+        valid = torch.arange(end.shape[2], device=end.device) <= shown.ne(0).sum(-1)[..., None]
+        losses = rationale_loss(self.student(question, shown), end, valid)  # (n, R + 1)
+        logits = self.discriminator(question, shown)
+        masks = {"positive_mask": F.pad(positive, (0, 1)), "negative_mask": bad}
+        lists, weight = (losses, losses, logits, logits), self.discriminator_weight
+        return qcrd_terms(self(question), label, *lists, **masks, discriminator_weight=weight, **self.numbers)
+
+    def _optimize(self, optimizers: Sequence[torch.optim.Optimizer], loss: Tensor) -> None:
+        for optimizer in optimizers:
             optimizer.zero_grad()
-            objective.backward()
+        loss.backward()
+        for optimizer in optimizers:
             optimizer.step()
-        return loss.detach(), judge.detach(), torch.stack(gaps).mean() if gaps else torch.zeros(())
+
+    def train(self, mode: bool = True) -> QCRD:
+        """As usual, but the snapshots stay in evaluation mode."""
+        super().train(mode)
+        self.ring.eval()
+        return self
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The number of steps and both optimizers."""
+        return {"steps": self.steps, "optimizers": [optimizer.state_dict() for optimizer in self.optimizers]}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Put them back."""
+        self.steps = state["steps"]
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(copy.deepcopy(saved))
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        """Make as many snapshots as are to be loaded."""
+        start = f"{prefix}ring."
+        count = len({key.removeprefix(start).split(".")[0] for key in state_dict if key.startswith(start)})
+        copies = (copy.deepcopy(self.student).requires_grad_(False).eval() for _ in range(count))
+        self.ring = nn.ModuleList(copies)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _check_lists(
+    positive: Tensor,
+    negative: Tensor,
+    positive_mask: Tensor | None,
+    negative_mask: Tensor | None,
+    *,
+    name: str = "negative",
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Check two lists a question; the mask of the first, the second, which may be empty, and its mask."""
+    check_shapes(positive=(positive, "n P"), positive_mask=(positive_mask, "n P?", bool))
+    check_type(Tensor, **{name: negative})
+    if negative.ndim == 2 and negative.shape[1] == 0:  # no bad rationale at all: a column that counts for nobody
+        check_shapes(**{name: (F.pad(negative, (0, 1)), "n Q"), "positive": (positive, "n P")})
+        negative = F.pad(negative, (0, 1))
+        negative_mask = torch.zeros_like(negative, dtype=torch.bool)
+    shapes = {"positive": (positive, "n P"), name: (negative, "n Q"), "negative_mask": (negative_mask, "n Q?", bool)}
+    check_shapes(**shapes)
+    if positive_mask is None:
+        positive_mask = torch.ones_like(positive, dtype=torch.bool)
+    if negative_mask is None:
+        negative_mask = torch.ones_like(negative, dtype=torch.bool)
+    if not positive_mask.any(1).all():
+        raise ValueError("positive_mask: expected a good rationale in every row, got a row without one")
+    return positive_mask, negative, negative_mask

@@ -39,8 +39,18 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from ..core.checks import check_batch, check_embeddings, check_in_range, check_positive, check_same_shape
-from ..core.contrast import info_nce
+from ..core.checks import (
+    check_batch,
+    check_callable,
+    check_count,
+    check_flag,
+    check_generator,
+    check_in_range,
+    check_shapes,
+    check_type,
+)
+from ..core.contrast import check_temperature, info_nce
+from ..core.precision import full_precision
 
 __all__ = [
     "WhitenedCSE",
@@ -50,6 +60,9 @@ __all__ = [
     "inverse_square_root",
     "one_to_many_contrast",
 ]
+
+# A covariance of larger entries leaves the range of float32.
+LARGEST = 1e15
 
 
 def dropout_views(encoder: Callable[[Tensor], Tensor], inputs: Tensor, views: int = 3) -> list[Tensor]:
@@ -62,11 +75,10 @@ def dropout_views(encoder: Callable[[Tensor], Tensor], inputs: Tensor, views: in
 
     Returns:
         V tensors ``(B, D)``.
-
-    Raises:
-        ValueError: fewer than two views.
     """
-    check_batch(views, 2, name="views", why="(an anchor and a positive)")
+    check_callable(encoder=encoder)
+    check_type(Tensor, inputs=inputs)
+    check_count(2, views=views)
     return [encoder(inputs) for _ in range(views)]
 
 
@@ -76,16 +88,15 @@ def draw_shuffles(views: int, dim: int, *, generator: torch.Generator | None = N
     Args:
         views: V.
         dim: number of channels D.
-        generator: on the CPU; the global state of torch if None.
+        generator: of the draws.
 
     Returns:
         ``(V, D)`` integers on the CPU; position p of the shuffled vector holds channel ``shuffles[v, p]``.
-
-    Raises:
-        ValueError: a number not positive.
     """
-    check_positive(views=views, dim=dim)
-    return torch.stack([torch.randperm(dim, generator=generator) for _ in range(views)])
+    check_count(views=views, dim=dim)
+    check_generator(generator)
+    where = "cpu" if generator is None else generator.device
+    return torch.stack([torch.randperm(dim, generator=generator, device=where).cpu() for _ in range(views)])
 
 
 class _InverseSquareRoot(torch.autograd.Function):
@@ -103,10 +114,12 @@ class _InverseSquareRoot(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         root, vectors = ctx.saved_tensors
         row, column = root[..., :, None], root[..., None, :]
-        inner = vectors.mT @ grads[0] @ vectors / (row * column * (row + column))
-        return -vectors @ inner @ vectors.mT
+        with torch.autocast(vectors.device.type, enabled=False):  # wherever backward is called
+            inner = vectors.mT @ grads[0].to(vectors) @ vectors / (row * column * (row + column))
+            return -vectors @ inner @ vectors.mT
 
 
+@full_precision
 def inverse_square_root(matrix: Tensor) -> Tensor:
     r"""Symmetric :math:`\Sigma^{-1/2}` of positive definite matrices; its derivative exists for equal eigenvalues too.
 
@@ -114,20 +127,18 @@ def inverse_square_root(matrix: Tensor) -> Tensor:
         matrix: ``(G, k, k)`` symmetric.
 
     Returns:
-        ``(G, k, k)``.
+        ``(G, k, k)``, at least float32.
 
     Raises:
-        TypeError: not a floating tensor.
-        ValueError: wrong shape, NaN, or an eigenvalue not above rounding error.
+        ValueError: an eigenvalue that is not above rounding error.
     """
-    check_embeddings(ndim=3, matrix=matrix)
-    if matrix.shape[1] != matrix.shape[2]:
-        raise ValueError(f"matrix: expected square matrices, got shape {tuple(matrix.shape)}")
+    check_shapes(matrix=(matrix, "G k k"))
     if not torch.compiler.is_compiling():
+        _check_symmetric(matrix.detach())
         values = torch.linalg.eigvalsh(matrix.detach())  # ascending
         floor = matrix.shape[-1] * torch.finfo(matrix.dtype).eps * values[:, -1]
-        if (values[:, 0] <= floor).any():
-            group = int((values[:, 0] <= floor).nonzero()[0])
+        if not (values[:, 0] > floor).all():
+            group = int((~(values[:, 0] > floor)).nonzero()[0])
             raise ValueError(
                 f"matrix: expected full rank, group {group} has smallest eigenvalue {values[group, 0].item():.3g}; "
                 "pass ridge > 0 or more different rows"
@@ -136,6 +147,7 @@ def inverse_square_root(matrix: Tensor) -> Tensor:
     return result
 
 
+@full_precision
 def group_whiten(
     features: Tensor, groups: int, shuffle: Tensor | None = None, *, ridge: float = 0.0, detach: bool = True
 ) -> Tensor:
@@ -153,34 +165,44 @@ def group_whiten(
         ``(B, D)``; with ``ridge=0`` every group has mean 0 and (biased) covariance I.
 
     Raises:
-        TypeError: not a floating tensor.
-        ValueError: shapes do not fit, NaN, a group without full rank (B > k rows are needed when ``ridge=0``).
+        ValueError: a group without full rank (B > k rows are needed when ``ridge=0``).
 
     Source: Zhuo et al. (2023), released whitening module.
+
+    Example:
+        >>> x = torch.randn(100, 6, generator=torch.Generator().manual_seed(0)) * torch.arange(1.0, 7.0)
+        >>> y = group_whiten(x, groups=2)
+        >>> covariance = y.mT @ y / 100
+        >>> torch.allclose(covariance[:3, :3], torch.eye(3), atol=1e-4), bool(covariance[:3, 3:].abs().max() > 0.01)
+        (True, True)
     """
-    check_embeddings(features=features)
-    check_in_range(0, float("inf"), ridge=ridge)
+    check_shapes(features=(features, "B D"))
+    check_count(groups=groups)
+    check_in_range(0, 1e30, ridge=ridge)
+    check_flag(detach=detach)
     rows, dim = features.shape
-    if groups < 1 or dim % groups:
-        raise ValueError(f"groups: expected a divisor of the {dim} channels, got {groups}")
+    _check_divisor(groups, dim)
     width = dim // groups
     if ridge == 0:
         check_batch(rows, width + 1, name="features", why=f"to whiten groups of {width} channels (or pass ridge > 0)")
-    order = torch.arange(dim, device=features.device) if shuffle is None else shuffle.to(features.device)
-    if not torch.compiler.is_compiling() and not torch.equal(order.sort().values, torch.arange(dim).to(order)):
-        raise ValueError(f"shuffle: expected a permutation of {dim} channels, got shape {tuple(order.shape)}")
+    order = _check_permutation("shuffle", shuffle, dim).to(features.device)
+    if not torch.compiler.is_compiling() and features.detach().abs().max() > LARGEST:
+        raise ValueError(f"features: expected entries up to {LARGEST:g}, got {features.detach().abs().max():.3g}")
 
     x = features[:, order].unflatten(1, (groups, width)).transpose(0, 1)  # (G, B, k)
     x = x - x.mean(1, keepdim=True)
     covariance = x.mT @ x / rows  # (G, k, k), biased
     if ridge > 0:
         covariance = covariance + ridge * torch.eye(width, dtype=x.dtype, device=x.device)
-    whitener = inverse_square_root(covariance.detach() if detach else covariance)
+    try:
+        whitener = inverse_square_root(covariance.detach() if detach else covariance)
+    except ValueError as error:
+        raise ValueError(f"features, groups, ridge: a covariance cannot be inverted: {error}") from error
     y = (x @ whitener).transpose(0, 1).flatten(1)  # (B, D), still shuffled
     return y[:, order.argsort()]
 
 
-def one_to_many_contrast(embeddings: Sequence[Tensor], temperature: float = 0.05) -> Tensor:
+def one_to_many_contrast(embeddings: Sequence[Tensor], temperature: float | Tensor = 0.05) -> Tensor:
     """The first view against each other view: the negatives of a term come from the positive's view only.
 
     Args:
@@ -189,13 +211,10 @@ def one_to_many_contrast(embeddings: Sequence[Tensor], temperature: float = 0.05
 
     Returns:
         ``(V - 1,)`` InfoNCE terms; the loss is their sum.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: fewer than two views or rows, shapes differ, NaN, temperature not positive.
     """
-    check_batch(len(embeddings), 2, name="embeddings", why="(an anchor and a positive)")
-    check_same_shape(**{f"embeddings[{v}]": z for v, z in enumerate(embeddings)})
+    _check_views("embeddings", embeddings)
+    check_temperature(temperature)
+    check_batch(len(embeddings[0]), 2, name="embeddings[0]", why="to have a negative")
     anchor, *positives = embeddings
     return torch.stack([info_nce(anchor, positive, temperature=temperature) for positive in positives])
 
@@ -222,41 +241,70 @@ class WhitenedCSE(nn.Module):
             temperature: greater than 0.
             ridge: see `group_whiten`; a small one is safer in float32.
             detach: see `group_whiten`.
-
-        Raises:
-            ValueError: a value out of range, ``groups`` not a divisor of ``dim``.
         """
         super().__init__()
-        check_positive(dim=dim, groups=groups, temperature=temperature)
-        check_in_range(0, float("inf"), ridge=ridge)
-        if dim % groups:
-            raise ValueError(f"groups: expected a divisor of the {dim} channels, got {groups}")
+        check_count(dim=dim, groups=groups)
+        check_temperature(temperature)
+        check_in_range(0, 1e30, ridge=ridge)
+        check_flag(detach=detach)
+        _check_divisor(groups, dim)
         self.groups, self.temperature, self.ridge, self.detach = groups, temperature, ridge, detach
         self.head = nn.Linear(dim, dim)
 
     def terms(self, views: Sequence[Tensor], shuffles: Tensor) -> Tensor:
         """The ``(V - 1,)`` terms of the loss for given orders of the channels ``(V, D)``."""
-        if len(shuffles) != len(views):
-            raise ValueError(f"shuffles: expected one for each of {len(views)} views, got {len(shuffles)}")
-        embeddings = [
-            torch.tanh(self.head(group_whiten(h, self.groups, order, ridge=self.ridge, detach=self.detach)))
-            for h, order in zip(views, shuffles, strict=True)
-        ]
+        _check_views("views", views, self.head.in_features)
+        check_shapes(shuffles=(shuffles, f"{len(views)} {self.head.in_features}", int))
+        for v, order in enumerate(shuffles):
+            _check_permutation(f"shuffles[{v}]", order, self.head.in_features)
+        embeddings = []
+        for v, (h, order) in enumerate(zip(views, shuffles, strict=True)):
+            try:
+                y = group_whiten(h, self.groups, order, ridge=self.ridge, detach=self.detach)
+            except ValueError as error:
+                raise ValueError(f"views[{v}]: {error}") from error
+            embeddings.append(torch.tanh(self.head(y.to(self.head.weight))))
         return one_to_many_contrast(embeddings, self.temperature)
 
-    def forward(self, views: Sequence[Tensor], generator: torch.Generator | None = None) -> Tensor:
+    def loss(self, views: Sequence[Tensor], *, generator: torch.Generator | None = None) -> Tensor:
         """Loss of V encodings ``(B, D)`` of the same sentences, with fresh shuffles.
 
         Args:
             views: V tensors ``(B, D)`` from `dropout_views`.
-            generator: of the shuffles, on the CPU.
+            generator: of the shuffles.
 
         Returns:
             Scalar.
-
-        Raises:
-            TypeError: not floating tensors.
-            ValueError: fewer than two views, shapes differ, NaN, a group without full rank.
         """
-        check_batch(len(views), 2, name="views", why="(an anchor and a positive)")
-        return self.terms(views, draw_shuffles(len(views), views[0].shape[1], generator=generator)).sum()
+        _check_views("views", views, self.head.in_features)
+        return self.terms(views, draw_shuffles(len(views), self.head.in_features, generator=generator)).sum()
+
+    def forward(self, views: Sequence[Tensor], *, generator: torch.Generator | None = None) -> Tensor:
+        """The loss."""
+        return self.loss(views, generator=generator)
+
+
+def _check_views(name: str, views: Sequence[Tensor], width: int | str = "d") -> None:
+    check_type((list, tuple), **{name: views})
+    check_batch(len(views), 2, name=name, why="(an anchor and a positive)")
+    check_shapes(**{f"{name}[{v}]": (view, f"B {width}") for v, view in enumerate(views)})
+
+
+def _check_divisor(groups: int, dim: int) -> None:
+    if dim % groups:
+        raise ValueError(f"groups: expected a divisor of the {dim} channels, got {groups}")
+
+
+def _check_permutation(name: str, order: Tensor | None, dim: int) -> Tensor:
+    if order is None:
+        return torch.arange(dim)
+    check_shapes(**{name: (order, f"{dim}", int)})
+    if not torch.compiler.is_compiling() and not torch.equal(order.long().sort().values.cpu(), torch.arange(dim)):
+        raise ValueError(f"{name}: expected a permutation of {dim} channels, got {order.tolist()[:8]}")
+    return order.long()
+
+
+def _check_symmetric(matrix: Tensor) -> None:
+    scale = matrix.abs().amax((1, 2), keepdim=True)
+    if scale.max() > LARGEST**2 or ((matrix - matrix.mT).abs() > 1e-3 * scale).any():
+        raise ValueError("matrix: expected symmetric matrices of entries up to 1e30, got another one")

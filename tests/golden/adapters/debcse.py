@@ -5,7 +5,7 @@ from __future__ import annotations
 from helpers import UnknownQuantity, gradients, with_grad
 
 from cl_teach.core import cosine_similarity
-from cl_teach.language.debcse import debcse_loss, effective_sample_size, pair_probabilities, surface_similarity
+from cl_teach.language.debcse import debcse_loss, effective_choices, pair_probabilities, surface_similarity
 
 
 def debcse(quantity, inputs, params):
@@ -25,8 +25,8 @@ def debcse(quantity, inputs, params):
             "semantic": semantic,
             "q_pos": tables.positives,
             "q_neg": tables.negatives,
-            "ess_pos": effective_sample_size(tables.positives),
-            "ess_neg": effective_sample_size(tables.negatives),
+            "ess_pos": effective_choices(tables.positives),
+            "ess_neg": effective_choices(tables.negatives),
         }
     if quantity == "debcse_hard_negative_infonce":
         leaves = with_grad({name: inputs[name] for name in ("h", "h_pos", "h_neg")})

@@ -5,52 +5,50 @@ from __future__ import annotations
 import torch
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.language.qcrd import (
-    discriminator_loss,
-    quality_weights,
-    rationale_loss,
-    self_consistency_split,
-    student_loss,
-)
+from cl_teach.language.qcrd import qcrd_terms, rationale_loss, rationale_scores, self_consistency_split
 
 
 def qcrd(quantity, inputs, params):
     if quantity == "self_consistency_split":
         return {"splits": [self_consistency_split(answers)._asdict() for answers in inputs["answers"]]}
-    if quantity != "qcrd_student_and_discriminator_loss":
+    if quantity != "qcrd_minmax_loss":
         raise UnknownQuantity(quantity)
-    names = ("logits_pos", "logits_neg", "label_logits", "disc_logit_pos", "disc_logit_neg")
+    names = ("label_logits", "logits_pos", "logits_neg", "disc_logit_pos", "disc_logit_neg")
     leaves = with_grad({name: inputs[name] for name in names})
+    good, bad = leaves["disc_logit_pos"], leaves["disc_logit_neg"]
     nll = {
-        side: torch.stack([rationale_loss(*pair) for pair in zip(logits, inputs[tokens], strict=True)])
+        side: torch.stack([rationale_loss(*pair) for pair in zip(logits, inputs[tokens], strict=True)] or [bad])
         for side, logits, tokens in (
-            ("pos", leaves["logits_pos"], "tokens_pos"),
-            ("neg", leaves["logits_neg"], "tokens_neg"),
+            ("pos", list(leaves["logits_pos"]), "tokens_pos"),
+            ("neg", list(leaves["logits_neg"]), "tokens_neg"),
         )
     }
-    good, bad = leaves["disc_logit_pos"], leaves["disc_logit_neg"]
-    weights = quality_weights(good, bad)
-    terms = student_loss(
-        leaves["label_logits"],
-        inputs["label"],
-        nll["pos"],
-        nll["neg"],
-        *weights,
-        margin=params["margin"],
-        rationale_weight=params["lambda_rationale"],
-        contrast_weight=params["lambda_contrastive"],
+    terms = qcrd_terms(
+        leaves["label_logits"][None],
+        inputs["label"][None],
+        nll["pos"][None],
+        nll["neg"].view(1, -1),
+        good[None],
+        bad[None],
+        beta=params["beta"],
+        margin=params["delta"],
+        label_weight=params["alpha_label"],
+        contrast_weight=params["alpha_contrastive"],
+        discriminator_weight=params["alpha_discriminator"],
     )
-    judge = discriminator_loss(good, bad)
     return {
         "nll_pos": nll["pos"],
-        "nll_neg": nll["neg"],
-        "weights_pos_normalised": weights[0],
-        "weights_neg": weights[1],
+        "nll_neg": nll["neg"].flatten(),
+        "score_pos": rationale_scores(good),
+        "score_neg": rationale_scores(bad) if len(bad) else bad,
+        "chosen_pos": terms.chosen_positive[0],
+        "chosen_neg": terms.chosen_negative[0],
         "loss_label": terms.label,
-        "loss_pos": terms.positive,
+        "loss_positive": terms.positive,
+        "loss_negative": terms.negative,
         "loss_contrastive": terms.contrast,
-        "loss": terms.total,
-        **gradients(terms.total, **{name: leaves[name] for name in names[:3]}),
-        "discriminator_loss": judge,
-        **gradients(judge, disc_logit_pos=good, disc_logit_neg=bad),
+        "loss_discriminator": terms.discriminator,
+        "loss": terms.loss,
+        **gradients(terms.loss, **{name: leaf for name, leaf in leaves.items() if len(leaf)}),
+        **{f"grad_{name}": leaf for name, leaf in leaves.items() if not len(leaf)},
     }

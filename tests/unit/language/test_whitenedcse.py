@@ -128,6 +128,45 @@ def test_zero_vectors_duplicates_and_a_tiny_temperature_stay_finite_with_a_ridge
     assert torch.isfinite(loss) and torch.isfinite(h.grad).all()
 
 
+@pytest.mark.parametrize("offset", [0.0, 10.0])
+def test_under_autocast_and_in_half_precision_the_groups_are_as_white(offset):
+    x = draw(256, 32, dtype=torch.float32) * torch.linspace(1, 9, 32) + offset
+    eye = torch.eye(32)
+    with torch.autocast("cpu", torch.bfloat16):
+        white = group_whiten(x, 1)
+    assert white.dtype == torch.float32 and (white.mT @ white / 256 - eye).abs().max() < 1e-2
+    white = group_whiten(x.bfloat16(), 1)
+    assert white.dtype == torch.float32 and (white.mT @ white / 256 - eye).abs().max() < 1e-2
+
+
+def test_backward_through_the_whitener_works_inside_and_outside_autocast():
+    x = draw(32, 8, dtype=torch.float32)
+    grads = []
+    for inside in (False, True):
+        h = x.clone().requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = group_whiten(h, 2, ridge=1e-3, detach=False).pow(3).mean()
+            if inside:
+                loss.backward()
+        if not inside:
+            loss.backward()
+        grads.append(h.grad)
+    assert (grads[0] - grads[1]).norm() < 0.02 * grads[0].norm()  # inside, torch multiplies in bfloat16
+
+
+def test_the_head_may_be_in_half_precision_and_its_state_is_its_own():
+    views = [draw(12, 8, seed=s, dtype=torch.bfloat16) for s in (2, 3)]
+    method = WhitenedCSE(8, 2, ridge=1e-3).bfloat16()
+    with torch.no_grad():
+        loss = method.eval()(views)
+    assert torch.isfinite(loss)
+    fresh = WhitenedCSE(8, 2, ridge=1e-3).bfloat16()
+    fresh.load_state_dict(method.state_dict())
+    generators = (torch.Generator().manual_seed(0) for _ in range(2))
+    one, other = (m(views, generator=g) for m, g in zip((method, fresh), generators, strict=True))
+    assert torch.equal(one, other)
+
+
 def test_dropout_views_differ_only_in_training():
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(8, 8), nn.Dropout(0.5)).double()
@@ -183,7 +222,7 @@ def test_training_with_whitening_keeps_more_directions_and_leaves_the_offset():
         (lambda: group_whiten(H, 2, torch.zeros(8, dtype=torch.long)), ValueError, "shuffle"),
         (lambda: group_whiten(H, 2, ridge=-1.0), ValueError, "ridge"),
         (lambda: group_whiten(torch.ones(12, 8), 2), ValueError, "full rank"),
-        (lambda: inverse_square_root(draw(1, 2, 3)), ValueError, "square"),
+        (lambda: inverse_square_root(draw(1, 2, 3)), ValueError, "matrix"),
         (lambda: one_to_many_contrast([H]), ValueError, "embeddings"),
         (lambda: one_to_many_contrast([H, H[:4]]), ValueError, "embeddings"),
         (lambda: WhitenedCSE(8, 3), ValueError, "groups"),
