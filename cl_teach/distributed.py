@@ -41,13 +41,20 @@ class _OneVoice(argparse.ArgumentParser):
             super()._print_message(message, file)
 
 
+class _Defaults(argparse.ArgumentDefaultsHelpFormatter):
+    """Defaults, where there is one."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        return action.help if action.default is None else super()._get_help_string(action)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = _OneVoice(
         prog=f"{'torchrun --nproc-per-node N' if 'RANK' in os.environ else 'python'} -m cl_teach.distributed",
         description="Train SimCLR in one process a device, with the negatives of all; print how good the features are.",
         epilog="In several processes: torchrun --nproc-per-node 2 -m cl_teach.distributed [options]. "
         "The same command with the same --checkpoint goes on where the file ends; more --epochs extend a finished run.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        formatter_class=_Defaults,
     )
     add = parser.add_argument
     add("--data", choices=DATA, default="fashion_mnist", help="the first and the last two need no download")

@@ -22,19 +22,39 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from cl_teach.core.checks import (
+from .core.checks import (
     check_batch,
+    check_callable,
     check_choice,
+    check_count,
     check_embeddings,
+    check_in_range,
     check_labels,
+    check_mask,
     check_positive,
     check_same_shape,
-    check_same_width,
+    check_shapes,
+    check_type,
 )
-from cl_teach.core.similarity import normalize
+from .core.precision import full_precision
+from .core.similarity import normalize
+
+__all__ = [
+    "alignment",
+    "effective_rank",
+    "embed",
+    "knn_accuracy",
+    "linear_probe",
+    "mean_reciprocal_rank",
+    "ndcg",
+    "recall_at_k",
+    "tolerance",
+    "uniformity",
+]
 
 # One block of a pairwise matrix has at most this many entries: 64 MiB in float32.
 BLOCK_ENTRIES = 2**24
+LARGEST_POWER, SHARPEST = 100.0, 1e6  # beyond them float32 knows nothing but 0 and infinity
 
 
 def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 1024) -> Tensor:
@@ -50,16 +70,14 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 1
 
     Returns:
         (n, ...) tensor on the model's device, detached.
-
-    Raises:
-        TypeError: images is no tensor, or batch_size no integer.
-        ValueError: images is empty, or batch_size < 1.
     """
-    if not isinstance(images, Tensor):
-        raise TypeError(f"images: expected a torch.Tensor, got {type(images).__name__}")
+    check_callable(model=model)
+    check_type(Tensor, images=images)
     if images.ndim < 1 or len(images) == 0:
         raise ValueError(f"images: expected at least one row, got shape {tuple(images.shape)}")
-    _check_count(batch_size=batch_size)
+    if images.is_floating_point():
+        check_embeddings(ndim=images.ndim, images=images)
+    check_count(batch_size=batch_size)
     modules = list(model.modules()) if isinstance(model, nn.Module) else []
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     device = images.device if parameter is None else parameter.device
@@ -68,10 +86,14 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 1
         if isinstance(model, nn.Module):
             model.eval()
         with torch.no_grad():
-            return torch.cat([model(batch.to(device)) for batch in images.split(batch_size)])
+            found = [model(batch.to(device)) for batch in images.split(batch_size)]
     finally:
         for module, mode in zip(modules, modes, strict=True):
             module.training = mode  # one by one: a frozen part in eval mode stays frozen
+    check_type(Tensor, **{"model: its result": found[0]})
+    if len(found[0]) != min(batch_size, len(images)):
+        raise ValueError(f"model: expected a row for each image, got shape {tuple(found[0].shape)}")
+    return torch.cat(found)
 
 
 def knn_accuracy(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, k: int = 10) -> float:
@@ -89,23 +111,25 @@ def knn_accuracy(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tenso
 
     Returns:
         Accuracy in [0, 1].
-
-    Raises:
-        TypeError: features not floating point, labels not integer, k no integer.
-        ValueError: empty or non-finite features, unequal widths, wrong number of labels, k outside 1..n.
     """
-    _check_probe(train_x, train_y, test_x, test_y)
-    _check_count(k=k)
+    train_y, test_y = _check_probe(train_x, train_y, test_x, test_y)
+    check_count(k=k)
     if k > len(train_x):
         raise ValueError(f"k: expected at most the number of training rows, {len(train_x)}, got {k}")
-    bank, queries = normalize(train_x.detach()), normalize(test_x.detach())
-    classes = int(max(train_y.max(), test_y.max())) + 1
+    dtype = torch.promote_types(_at_least_single(train_x).dtype, _at_least_single(test_x).dtype)
+    bank, queries = normalize(train_x.detach().to(dtype)), normalize(test_x.detach().to(dtype))
+    # Labels become their place among those that vote: the tables below are as wide as there are classes, whatever the
+    # labels are called. A test label that nobody votes for is never right.
+    names, train_y = train_y.unique(return_inverse=True)
+    place = torch.searchsorted(names, test_y).clamp(max=len(names) - 1)
+    test_y = torch.where(names[place] == test_y, place, -1)
+    classes = len(names)
     train_y, test_y, queries = (x.to(bank.device) for x in (train_y, test_y, queries))
     rows = max(1, BLOCK_ENTRIES // len(bank))
     correct = 0
     for query, label in zip(queries.split(rows), test_y.split(rows), strict=True):
         similarity, neighbor = (query @ bank.T).topk(k, dim=1)  # (b, k)
-        voters = train_y.long()[neighbor]  # (b, k)
+        voters = train_y[neighbor]  # (b, k)
         shape = (len(query), classes)
         votes = similarity.new_zeros(shape).scatter_add_(1, voters, torch.ones_like(similarity))
         closeness = similarity.new_zeros(shape).scatter_add_(1, voters, similarity)
@@ -139,32 +163,29 @@ def linear_probe(
 
     Returns:
         Accuracy in [0, 1].
-
-    Raises:
-        TypeError: features not floating point, labels not integer, max_iter no integer.
-        ValueError: empty or non-finite features, unequal widths, wrong number of labels, a single
-            training class, regularization <= 0, max_iter < 1.
     """
     # Imported late: scikit-learn costs a second that readers of the other scores need not pay.
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
     from sklearn.preprocessing import StandardScaler
 
-    _check_probe(train_x, train_y, test_x, test_y)
-    check_positive(regularization=regularization)
-    _check_count(max_iter=max_iter)
+    train_y, test_y = _check_probe(train_x, train_y, test_x, test_y)
+    check_in_range(1e-12, 1e12, regularization=regularization)
+    check_count(max_iter=max_iter)
     if train_y.unique().numel() < 2:
         raise ValueError("train_y: expected at least 2 classes, got 1; there is nothing to separate")
     scale = StandardScaler()
-    train = scale.fit_transform(train_x.detach().double().cpu().numpy()).astype("float32")
-    test = scale.transform(test_x.detach().double().cpu().numpy()).astype("float32")
+    size = train_x.detach().abs().max().double().clamp(min=1e-300).cpu()  # squares of huge features would overflow
+    train = scale.fit_transform((train_x.detach().double().cpu() / size).numpy()).astype("float32")
+    test = scale.transform((test_x.detach().double().cpu() / size).numpy()).clip(-1e30, 1e30).astype("float32")
     probe = LogisticRegression(C=1 / float(regularization), max_iter=max_iter)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        probe.fit(train, train_y.cpu().numpy())
-    return float(probe.score(test, test_y.cpu().numpy()))
+        probe.fit(train, train_y.numpy())
+    return float(probe.score(test, test_y.numpy()))
 
 
+@full_precision
 def alignment(z1: Tensor, z2: Tensor, alpha: float = 2) -> Tensor:
     """Mean distance of the two views of a sample, to the power alpha; 0 when they agree.
 
@@ -178,19 +199,17 @@ def alignment(z1: Tensor, z2: Tensor, alpha: float = 2) -> Tensor:
     Returns:
         0-d tensor.
 
-    Raises:
-        TypeError: embeddings not floating point.
-        ValueError: unequal shapes, empty or non-finite embeddings, alpha <= 0.
-
     Source: Wang and Isola (2020), section 4.1.1.
     """
-    check_embeddings(z1=z1, z2=z2)
-    check_same_shape(z1=z1, z2=z2)
+    check_shapes(z1=(z1, "n d"), z2=(z2, "n d"))
     check_positive(alpha=alpha)
-    difference = normalize(_at_least_single(z1)) - normalize(_at_least_single(z2))  # (n, d)
-    return difference.norm(dim=1).pow(alpha).mean()
+    check_in_range(0, LARGEST_POWER, alpha=alpha)
+    square = (normalize(z1) - normalize(z2)).square().sum(dim=1)  # (n,)
+    apart = square > 0  # a power of 0 may have an infinite gradient; that of equal views is 0
+    return torch.where(apart, torch.where(apart, square, 1.0).pow(alpha / 2), 0.0).mean()
 
 
+@full_precision
 def uniformity(z: Tensor, t: float = 2) -> Tensor:
     """Log of the mean Gaussian potential over distinct pairs; lower is more uniform, 0 is collapsed.
 
@@ -204,16 +223,13 @@ def uniformity(z: Tensor, t: float = 2) -> Tensor:
     Returns:
         0-d tensor. Without a graph the work goes block by block in about 200 MiB; a graph keeps all blocks.
 
-    Raises:
-        TypeError: embeddings not floating point.
-        ValueError: fewer than two rows, non-finite embeddings, t <= 0.
-
     Source: Wang and Isola (2020), section 4.1.2.
     """
     check_embeddings(z=z)
     check_batch(len(z), 2, name="z", why="for a mean over distinct pairs")
     check_positive(t=t)
-    unit = normalize(_at_least_single(z))
+    check_in_range(0, SHARPEST, t=t)
+    unit = normalize(z)
     n, rows = len(unit), max(1, BLOCK_ENTRIES // len(unit))
     squares = unit.square().sum(dim=1)  # 1, or 0 for a zero vector
     blocks = []
@@ -225,14 +241,14 @@ def uniformity(z: Tensor, t: float = 2) -> Tensor:
     return torch.stack(blocks).logsumexp(0) - math.log(n * (n - 1) / 2)
 
 
+@full_precision
 def tolerance(z: Tensor, labels: Tensor) -> Tensor:
     """Mean cosine similarity of distinct samples with the same label; 1 when every class is one point.
 
     The mean is conditional: it runs over pairs i != j with equal labels only. (An average over *all* pairs,
     in which pairs of different labels count as 0, is this number times the share of same-label pairs.) It
     needs no n x n matrix: with the class sums s_c of the unit vectors, the sum over ordered pairs is sum_c
-    ||s_c||^2 -
-        sum_i ||u_i||^2.
+    ||s_c||^2 - sum_i ||u_i||^2.
 
     Args:
         z: (n, d) embeddings, normalized here.
@@ -241,15 +257,11 @@ def tolerance(z: Tensor, labels: Tensor) -> Tensor:
     Returns:
         0-d tensor in [-1, 1].
 
-    Raises:
-        TypeError: embeddings not floating point or labels not integer.
-        ValueError: non-finite embeddings, wrong number of labels, no two equal labels.
-
     Source: Wang and Liu (2021), section 3.4, conditional on equal labels.
     """
     check_embeddings(z=z)
-    check_labels(labels, len(z))
-    unit = normalize(_at_least_single(z))
+    labels = check_labels(labels, len(z))
+    unit = normalize(z)
     _, group, counts = labels.to(unit.device).unique(return_inverse=True, return_counts=True)
     pairs = (counts * (counts - 1)).sum()  # ordered pairs
     if pairs == 0:
@@ -258,6 +270,7 @@ def tolerance(z: Tensor, labels: Tensor) -> Tensor:
     return (sums.square().sum() - unit.square().sum()) / pairs
 
 
+@full_precision
 def effective_rank(features: Tensor) -> Tensor:
     """Number of directions that the features really use: exp of the entropy of normalized singular values.
 
@@ -273,23 +286,20 @@ def effective_rank(features: Tensor) -> Tensor:
     Returns:
         0-d tensor in {0} or [1, min(n - 1, d)].
 
-    Raises:
-        TypeError: features not floating point.
-        ValueError: fewer than two rows or non-finite features.
-
     Source: Roy and Vetterli (2007), definition 1.
     """
     check_embeddings(features=features)
     check_batch(len(features), 2, name="features", why="because centering makes a single row zero")
-    features = _at_least_single(features)
+    # Of any scale: the rank does not depend on it, but sums of large numbers overflow.
+    features = features / features.detach().abs().max().clamp(min=torch.finfo(features.dtype).tiny)
     centered = features - features.mean(dim=0)
     singular = torch.linalg.svdvals(centered)  # descending
-    # Centering equal rows leaves rounding noise, whose "rank" would look healthy.
-    noise = torch.finfo(features.dtype).eps * max(features.shape) * features.abs().max()
-    if singular[0] <= noise:
+    # Centering equal rows leaves rounding noise, whose "rank" would look healthy, and whose logarithm has no gradient.
+    real = singular > torch.finfo(features.dtype).eps * max(features.shape)
+    if not real.any():
         return singular.sum() * 0
-    p = singular / singular.sum()
-    return torch.special.entr(p).sum().exp()  # entr(0) = 0
+    p = torch.where(real, singular, 0.0) / singular.sum()
+    return torch.where(real, torch.special.entr(torch.where(real, p, 1.0)), 0.0).sum().exp()
 
 
 def recall_at_k(similarity: Tensor, relevant: Tensor, k: int, *, count: str = "fraction") -> float:
@@ -307,11 +317,6 @@ def recall_at_k(similarity: Tensor, relevant: Tensor, k: int, *, count: str = "f
 
     Returns:
         Recall in [0, 1].
-
-    Raises:
-        TypeError: similarity not floating point, relevant neither bool mask nor integer index, k no integer.
-        ValueError: NaN, shapes that do not match, a query without a relevant item, k outside 1..n, unknown
-            count.
     """
     mask = _check_relevant(similarity, relevant)
     _check_depth(k, similarity.shape[1])
@@ -332,10 +337,6 @@ def mean_reciprocal_rank(similarity: Tensor, relevant: Tensor) -> float:
 
     Returns:
         A number in (0, 1].
-
-    Raises:
-        TypeError: similarity not floating point, relevant neither bool mask nor integer index.
-        ValueError: NaN, shapes that do not match, a query without a relevant item.
     """
     mask = _check_relevant(similarity, relevant)
     first = mask.gather(1, _ranking(similarity)).int().argmax(dim=1)  # argmax gives the first maximum
@@ -357,11 +358,6 @@ def ndcg(scores: Tensor, relevance: Tensor, k: int | None = None, *, gain: str =
     Returns:
         A number in [0, 1].
 
-    Raises:
-        TypeError: scores not floating point, relevance no tensor, k no integer.
-        ValueError: NaN, unequal shapes, negative grades, a query without a positive grade, k outside
-            1..n, unknown gain.
-
     Source: Järvelin and Kekäläinen (2002) for the linear gain, discount log2(r + 1) as now usual; Burges et
     al. (2005), Learning to Rank using Gradient Descent, for the exponential one.
     """
@@ -377,7 +373,8 @@ def ndcg(scores: Tensor, relevance: Tensor, k: int | None = None, *, gain: str =
         raise ValueError("relevance: expected finite grades >= 0")
     if (empty := (grades.amax(dim=1) == 0)).any():
         raise ValueError(f"relevance: expected a positive grade in every row, row {_first(empty)} has none")
-    gains = grades if gain == "linear" else torch.exp2(grades) - 1
+    top = grades.amax(dim=1, keepdim=True)  # both gains relative to their row's largest: the quotient is the same
+    gains = grades / top if gain == "linear" else torch.exp2(grades - top) - torch.exp2(-top)
     discount = 1 / torch.arange(2, k + 2, device=scores.device, dtype=torch.float64).log2()  # (k,)
     found = (gains.gather(1, _ranking(scores)[:, :k]) * discount).sum(dim=1)
     best = (gains.sort(dim=1, descending=True).values[:, :k] * discount).sum(dim=1)
@@ -399,25 +396,22 @@ def _first(mask: Tensor) -> int:
     return int(mask.int().argmax())
 
 
-def _check_count(**count: int) -> None:
-    for name, value in count.items():
-        if isinstance(value, bool) or not isinstance(value, int):
-            raise TypeError(f"{name}: expected an integer, got {value!r}")
-        if value < 1:
-            raise ValueError(f"{name}: expected at least 1, got {value}")
-
-
 def _check_depth(k: int, items: int) -> None:
-    _check_count(k=k)
+    check_count(k=k)
     if k > items:
         raise ValueError(f"k: expected at most the number of items, {items}, got {k}")
 
 
-def _check_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> None:
-    check_embeddings(train_x=train_x, test_x=test_x)
-    check_same_width(train_x=train_x, test_x=test_x)
-    check_labels(train_y, len(train_x), name="train_y")
-    check_labels(test_y, len(test_x), name="test_y")
+def _check_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor) -> tuple[Tensor, Tensor]:
+    """The labels as int64, on the CPU."""
+    check_embeddings(train_x=train_x)  # one by one: training and test features may lie on different devices
+    check_embeddings(test_x=test_x)
+    if train_x.shape[1] != test_x.shape[1]:
+        raise ValueError(
+            f"train_x, test_x: expected equal last dimensions, got {tuple(train_x.shape)} and {tuple(test_x.shape)}"
+        )
+    train_y = check_labels(train_y, len(train_x), name="train_y")
+    return train_y.cpu(), check_labels(test_y, len(test_x), name="test_y").cpu()
 
 
 def _check_scores(name: str, scores: Tensor) -> None:
@@ -437,9 +431,9 @@ def _check_relevant(similarity: Tensor, relevant: Tensor) -> Tensor:
         got = relevant.dtype if isinstance(relevant, Tensor) else type(relevant).__name__
         raise TypeError(f"relevant: expected a bool mask (q, n) or an integer index (q,), got {got}")
     if relevant.dtype != torch.bool:
-        check_labels(relevant, len(similarity), name="relevant", num_classes=similarity.shape[1])
-        return torch.nn.functional.one_hot(relevant.to(similarity.device).long(), similarity.shape[1]).bool()
-    check_same_shape(similarity=similarity, relevant=relevant)
+        relevant = check_labels(relevant, len(similarity), name="relevant", num_classes=similarity.shape[1])
+        return torch.nn.functional.one_hot(relevant.to(similarity.device), similarity.shape[1]).bool()
+    check_mask(relevant, tuple(similarity.shape), name="relevant")
     if (empty := ~relevant.any(dim=1)).any():
         raise ValueError(f"relevant: expected an item in every row, row {_first(empty)} has none")
     return relevant.to(similarity.device)

@@ -45,7 +45,7 @@ def cifar10(
         images ``(n, 3, 32, 32)``, labels ``(n,)``, the ten class names.
 
     Raises:
-        ValueError: unknown split, or files that are not what they should be.
+        ValueError: files that are not what they should be.
         FileNotFoundError: a folder of PNG files without its labels.
         RuntimeError: not in the folder, and not to be downloaded.
         ImportError: torchvision (or Pillow, for PNG files) is missing.
@@ -76,8 +76,11 @@ def _read_pictures(pictures: list[Path], split: str) -> tuple[np.ndarray, list[i
         raise ImportError("cifar10 needs Pillow to read PNG files: pip install pillow") from error
     rows = []
     for path in pictures:
-        with Image.open(path) as picture:
-            pixels = np.asarray(picture.convert("RGB"))  # (images, 1024, 3)
+        try:
+            with Image.open(path) as picture:
+                pixels = np.asarray(picture.convert("RGB"))  # (images, 1024, 3)
+        except Exception as error:  # a damaged picture fails in as many ways as it has bytes
+            raise ValueError(f"{path}: not a picture that Pillow can read, or damaged ({error}); delete it") from None
         if pixels.shape[1] != SIDE * SIDE:
             raise ValueError(f"{path}: expected rows of {SIDE * SIDE} pixels, got {pixels.shape[1]}")
         rows.append(pixels.reshape(-1, SIDE, SIDE, 3))
@@ -90,9 +93,14 @@ def _read_pictures(pictures: list[Path], split: str) -> tuple[np.ndarray, list[i
         names = " or ".join(candidate.name for candidate in candidates)
         raise FileNotFoundError(f"{pictures[0].parent}: found {pictures[0].name}, but no {names}")
     path = present[0]
-    labels = json.loads(path.read_text())
+    try:
+        labels = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:  # JSON and Unicode errors are ValueErrors
+        raise ValueError(f"{path}: not the JSON list of labels it should be, or damaged ({error}); delete it") from None
+    if not isinstance(labels, list):
+        raise ValueError(f"{path}: expected a JSON list of labels, got {type(labels).__name__}")
     if len(labels) != len(images):
         raise ValueError(f"{path}: expected {len(images)} labels, one an image, got {len(labels)}")
-    if not all(isinstance(label, int) and 0 <= label < len(CLASSES) for label in labels):
+    if not all(type(label) is int and 0 <= label < len(CLASSES) for label in labels):
         raise ValueError(f"{path}: expected labels 0 to {len(CLASSES) - 1}")
     return images, labels

@@ -12,7 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ..core.checks import check_choice, check_type
+
 __all__ = ["ImageSet", "data_root", "from_bytes", "sha256", "through_torchvision"]
+
+MEBIBYTE = 2**20
 
 
 class ImageSet(NamedTuple):
@@ -33,22 +37,33 @@ def from_bytes(
     images: np.ndarray, labels: Any, classes: tuple[str, ...], device: torch.device | str | None
 ) -> ImageSet:
     """Turn unsigned bytes ``(n, h, w)`` or ``(n, h, w, channels)`` into an `ImageSet` on ``device``."""
+    images, labels = np.asarray(images), np.asarray(labels)
+    if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
+        raise ValueError(
+            f"images: expected bytes of shape (n, h, w) or (n, h, w, channels), got {images.dtype} of {images.shape}"
+        )
+    if labels.shape != images.shape[:1] or not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"labels: expected {len(images)} whole numbers, got {labels.dtype} of {labels.shape}")
+    if labels.min() < 0 or labels.max() >= len(classes):
+        raise ValueError(f"labels: expected 0 to {len(classes) - 1}, one of the classes, got {labels.max()}")
     # Moved as bytes: a quarter of the transfer.
-    pixels = torch.from_numpy(np.ascontiguousarray(images)).to(device)
+    pixels = torch.from_numpy(np.require(images, requirements="CW")).to(device)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     floats = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    return ImageSet(floats, torch.as_tensor(np.asarray(labels), dtype=torch.int64, device=device), classes)
+    return ImageSet(floats, torch.as_tensor(labels.astype(np.int64), device=device), classes)
 
 
 def data_root(root: str | os.PathLike[str] | None) -> Path:
     """Folder for downloads: the argument, or ``$CL_TEACH_DATA``, or ``~/.cache/cl_teach``."""
     if root is not None:
+        check_type((str, os.PathLike), root=root)
         return Path(root).expanduser()
     return Path(os.environ.get("CL_TEACH_DATA", Path.home() / ".cache" / "cl_teach"))
 
 
 def sha256(path: Path) -> str:
     """SHA-256 of a file as hexadecimal digits."""
+    check_type(Path, path=path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -68,16 +83,21 @@ def through_torchvision(
         ImportError: torchvision is not installed.
         RuntimeError: neither in the folder nor to be downloaded (no network, or a damaged file).
     """
+    check_type(str, name=name, instead=instead)
+    check_choice(("train", "test"), split=split)
     folder = data_root(root)
     try:
         import torchvision.datasets
     except ImportError as error:
         raise ImportError(f"{name} needs torchvision: pip install torchvision. {instead}") from error
-    make: Callable[..., Any] = getattr(torchvision.datasets, name)
+    make: Callable[..., Any] | None = getattr(torchvision.datasets, name, None)
+    if make is None:
+        raise ValueError(f"name: expected a class of torchvision.datasets, got {name!r}")
     try:
         data = make(folder, train=split == "train", download=True)
-    except (OSError, RuntimeError, EOFError) as error:  # URLError is an OSError
+    except Exception as error:  # URLError, a damaged archive or pickle, a full disk: in as many ways as there are bytes
         raise RuntimeError(
-            f"{name} is not in {folder} and could not be downloaded ({type(error).__name__}: {error}). {instead}"
+            f"{name} is not in {folder} and could not be downloaded ({type(error).__name__}: {error}); if it is there, "
+            f"it is damaged: delete it. {instead}"
         ) from error
     return np.asarray(data.data), data.targets, tuple(data.classes)

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import torch
 
-from ..core.checks import check_choice
+from ..core.checks import check_choice, check_type
 from .common import ImageSet
 
 __all__ = ["digits"]
@@ -33,10 +33,9 @@ def digits(
 
     Returns:
         images ``(n, 1, 8, 8)``, labels ``(n,)``, the class names "0" to "9".
-
-    Raises:
-        ValueError: unknown split.
     """
+    if root is not None:
+        check_type((str, os.PathLike), root=root)
     check_choice(("train", "test"), split=split)
     from sklearn.datasets import load_digits  # takes a second, and only this function needs it
 

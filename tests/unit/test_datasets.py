@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
+import io
 import json
+import pickle
 import urllib.error
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from cl_teach import datasets as datasets_module
 from cl_teach.datasets import (
     SPRITE_FACTORS,
     cifar10,
@@ -92,37 +96,83 @@ class TestFashionMnist:
         assert len(calls) == 1
         fashion._verify.cache_clear()
 
-    def test_full_set_offline_says_that_the_subset_needs_no_network(self, tmp_path, monkeypatch):
-        datasets = pytest.importorskip("torchvision.datasets")
 
-        def offline(*args, **kwargs):
-            raise urllib.error.URLError("no route to host")
+class TestFullFashionMnist:
+    """With four small files in place of the real ones, and their checksums."""
 
-        monkeypatch.setattr(datasets, "FashionMNIST", offline)
-        with pytest.raises(RuntimeError) as error:
-            fashion_mnist(full=True, root=tmp_path)
-        for words in (str(tmp_path), "no route to host", "embedded subset", "fashion_mnist()"):
-            assert words in str(error.value)
+    @pytest.fixture
+    def raw(self, tmp_path, monkeypatch):
+        rng, folder = np.random.default_rng(0), tmp_path / "FashionMNIST" / "raw"
+        folder.mkdir(parents=True)
+        content = {}
+        for name in fashion.CONTENT:
+            head, size = (16, 3 * 784) if "images" in name else (8, 3)
+            content[name] = bytes(head) + rng.integers(0, 10, size, dtype=np.uint8).tobytes()
+        sums = {name: (len(x), hashlib.sha256(x).hexdigest()) for name, x in content.items()}
+        monkeypatch.setattr(fashion, "CONTENT", sums)
+        monkeypatch.setattr(fashion.urllib.request, "urlopen", self.offline)
+        return folder, content
 
-    def test_full_set_goes_through_torchvision(self, tmp_path, monkeypatch):
-        datasets = pytest.importorskip("torchvision.datasets")
+    @staticmethod
+    def offline(*args, **kwargs):
+        raise urllib.error.URLError("no route to host")
 
-        class Fake:
-            def __init__(self, root, train, download):
-                assert root == tmp_path and download
-                self.data = torch.arange(2 * 28 * 28).reshape(2, 28, 28).remainder(256).to(torch.uint8)
-                self.targets, self.classes = torch.tensor([9, int(train)]), ["any"]
+    def fill(self, raw, packed=False):
+        folder, content = raw
+        for name, x in content.items():
+            (folder / (f"{name}.gz" if packed else name)).write_bytes(gzip.compress(x) if packed else x)
+        return folder.parents[1]
 
-        monkeypatch.setattr(datasets, "FashionMNIST", Fake)
-        data = fashion_mnist("train", full=True, root=tmp_path)
-        assert data.images.shape == (2, 1, 28, 28)
-        assert data.labels.tolist() == [9, 1]
-        torch.testing.assert_close(data.images[0, 0, 0, :3], torch.tensor([0, 1, 2]) / 255)
+    def test_reads_what_torchvision_left_there(self, raw):
+        data = fashion_mnist("train", full=True, root=self.fill(raw))
+        pixels = np.frombuffer(raw[1]["train-images-idx3-ubyte"], np.uint8, offset=16)
+        assert data.images.shape == (3, 1, 28, 28)
+        torch.testing.assert_close(data.images.flatten(), torch.tensor(pixels / 255, dtype=torch.float32))
+        assert data.labels.tolist() == list(raw[1]["train-labels-idx1-ubyte"][8:])
 
-    def test_without_torchvision_the_full_set_says_what_to_install(self, monkeypatch):
-        monkeypatch.setitem(__import__("sys").modules, "torchvision.datasets", None)
-        with pytest.raises(ImportError, match="pip install torchvision.*embedded subset"):
-            fashion_mnist(full=True)
+    def test_a_file_that_was_half_unpacked_is_unpacked_again(self, raw):
+        root = self.fill(raw, packed=True)
+        half = raw[0] / "train-images-idx3-ubyte"
+        half.write_bytes(raw[1][half.name][:100])
+        fashion_mnist("train", full=True, root=root)
+        assert half.read_bytes() == raw[1][half.name]
+
+    def test_a_file_of_other_data_is_named_and_left_alone(self, raw):
+        root = self.fill(raw)
+        foreign = raw[0] / "train-labels-idx1-ubyte"
+        foreign.write_bytes(bytes(len(raw[1][foreign.name])))
+        with pytest.raises(RuntimeError, match=f"{foreign}: this is not Fashion-MNIST's file.*delete it"):
+            fashion_mnist("train", full=True, root=root)
+        assert foreign.read_bytes() == bytes(len(raw[1][foreign.name]))
+
+    def test_a_damaged_archive_and_no_network_say_what_is_missing(self, raw):
+        root = self.fill(raw, packed=True)
+        archive = raw[0] / "t10k-images-idx3-ubyte.gz"
+        archive.write_bytes(archive.read_bytes()[:-20])
+        with pytest.raises(RuntimeError, match=r"not in .*raw and could not be.*no route.*fashion_mnist\(\)"):
+            fashion_mnist("test", full=True, root=root)
+
+    def test_an_archive_that_expands_to_anything_is_read_no_further_than_the_real_one(self):
+        bomb = gzip.compress(bytes(50_000_000))
+        assert len(bomb) < 100_000
+        assert len(fashion._unpacked(bomb, size=1000)) == 1001
+
+    def test_a_download_comes_over_https_and_is_compared_with_its_checksum(self, raw, monkeypatch):
+        asked = []
+
+        def answer(address, timeout):
+            asked.append(address)
+            return io.BytesIO(gzip.compress(raw[1][address.split("/")[-1].removesuffix(".gz")]))
+
+        monkeypatch.setattr(fashion.urllib.request, "urlopen", answer)
+        root = raw[0].parents[1]
+        fashion_mnist("test", full=True, root=root)
+        assert len(asked) == 2 and all(address.startswith("https://") for address in asked)
+        fashion_mnist("test", full=True, root=root)
+        assert len(asked) == 2  # kept
+        monkeypatch.setattr(fashion.urllib.request, "urlopen", lambda *_, **__: io.BytesIO(gzip.compress(b"other")))
+        with pytest.raises(RuntimeError, match="what came is not Fashion-MNIST"):
+            fashion_mnist("train", full=True, root=root)
 
 
 @pytest.mark.parametrize("load", [fashion_mnist, cifar10, digits])
@@ -210,6 +260,30 @@ class TestCifarFromLocalFolder:
         pillow.fromarray(np.zeros((4, 100, 3), dtype=np.uint8)).save(tmp_path / "test_batch.png")
         with pytest.raises(ValueError, match="expected rows of 1024 pixels, got 100"):
             cifar10("test", root=tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"no picture", b"\x89PNG\r\n\x1a\n cut"])
+    def test_a_damaged_picture_is_named(self, tmp_path, content):
+        pytest.importorskip("PIL.Image")
+        (tmp_path / "test_batch.png").write_bytes(content)
+        with pytest.raises(ValueError, match=r"test_batch.png: not a picture.*delete it"):
+            cifar10("test", root=tmp_path)
+
+    @pytest.mark.parametrize("content", [b"[1, 2", b"\xff\xfe", b'{"a": 1}', b"[true, 1]"])
+    def test_a_damaged_label_file_is_named(self, tmp_path, content):
+        write_pictures(tmp_path, {"test_batch": self.pixels(2, 0)}, {})
+        (tmp_path / "test_lables.json").write_bytes(content)
+        with pytest.raises(ValueError, match="test_lables.json: "):
+            cifar10("test", root=tmp_path)
+
+    def test_a_damaged_archive_is_one_sentence_with_the_folder(self, tmp_path, monkeypatch):
+        datasets = pytest.importorskip("torchvision.datasets")
+
+        def damaged(*args, **kwargs):
+            raise pickle.UnpicklingError("invalid load key")
+
+        monkeypatch.setattr(datasets, "CIFAR10", damaged)
+        with pytest.raises(RuntimeError, match=f"{tmp_path}.*damaged: delete it"):
+            cifar10(root=tmp_path)
 
     def test_offline_without_files_says_what_to_do(self, tmp_path, monkeypatch):
         datasets = pytest.importorskip("torchvision.datasets")
@@ -323,12 +397,11 @@ class TestSprites:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ({"n": 0}, "n: expected at least 1"),
-            ({"size": 8}, "size: expected at least 16 pixels"),
+            ({"n": 0}, "n: expected a whole number of at least 1"),
+            ({"size": 8}, "size: expected a whole number of at least 16"),
             ({"fix": {"hue": 1}}, r"fix\['hue'\]: expected one of 'shape'"),
             ({"fix": {"color": "beige"}}, r"fix\['color'\]: expected one of 'red'"),
-            ({"fix": {"color": 6}}, r"fix\['color'\]: expected a number in \[0, 5\], got 6"),
-            ({"fix": {"color": torch.zeros(3)}}, r"fix\['color'\]: expected int64"),
+            ({"fix": {"color": 6}}, r"fix\['color'\]: expected a whole number in \[0, 5\], got 6"),
             ({"correlate": {"color": ("form", 0.5)}}, r"correlate\['color'\]\[0\]: expected one of"),
             ({"correlate": {"color": ("shape", 1.5)}}, r"correlate\['color'\]\[1\]"),
             ({"correlate": {"color": ("color", 0.5)}}, "must be a factor that is not correlated itself"),
@@ -339,6 +412,11 @@ class TestSprites:
     def test_names_the_bad_argument(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             sprites(**{"n": 4, **arguments})
+
+
+def test_sprites_take_factors_as_whole_numbers_only():
+    with pytest.raises(TypeError, match=r"fix\['color'\]: expected an integer dtype"):
+        sprites(3, fix={"color": torch.zeros(3)})
 
 
 class TestGaussianViews:
@@ -385,7 +463,7 @@ class TestGaussianViews:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ((0, [1.0]), "n: expected at least 1"),
+            ((0, [1.0]), "n: expected a whole number of at least 1"),
             ((5, [-1.0]), "strengths"),
             ((5, [1.0], [1.5]), "augmentation"),
             ((5, [1.0, 2.0], [0.1]), "strengths, augmentation: expected equal shapes"),
@@ -398,9 +476,9 @@ class TestGaussianViews:
             gaussian_views(*arguments)
 
     def test_needs_a_direction_a_feature(self):
-        with pytest.raises(ValueError, match="dim: expected at least 2"):
+        with pytest.raises(ValueError, match="dim: expected a whole number of at least 2"):
             gaussian_views(5, [1.0, 2.0], dim=1)
-        with pytest.raises(ValueError, match="features: expected 2 columns"):
+        with pytest.raises(ValueError, match=r"features: expected shape \(d, 2\)"):
             gaussian_moments([1.0, 2.0], features=torch.eye(3))
 
 
@@ -408,3 +486,16 @@ def test_checksum_is_that_of_the_standard_tool(tmp_path):
     (tmp_path / "a").write_bytes(b"abc")
     known = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert common.sha256(tmp_path / "a") == known
+
+
+class TestNamesFromElsewhere:
+    def test_a_class_of_torchvision_is_answered_with_the_function_from_here(self):
+        with pytest.raises(AttributeError, match=r"no CIFAR10; use cifar10"):
+            _ = datasets_module.CIFAR10
+        with pytest.raises(ImportError, match=r"no FashionMNIST; use fashion_mnist"):
+            from cl_teach.datasets import FashionMNIST  # noqa: F401
+
+    def test_other_unknown_names_are_plain_attribute_errors(self):
+        assert not hasattr(datasets_module, "nonsense")
+        with pytest.raises(ImportError, match="cannot import name"):
+            from cl_teach.datasets import nonsense  # noqa: F401

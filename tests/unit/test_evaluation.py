@@ -363,3 +363,40 @@ def test_same_scores_on_gpu(z, labels, retrieval):
     assert ev.knn_accuracy(g, labels.cuda(), g, labels, k=3) == ev.knn_accuracy(z, labels, z, labels, k=3)
     scores, mask = retrieval
     assert ev.recall_at_k(scores.cuda(), mask.cuda(), 3) == pytest.approx(ev.recall_at_k(scores, mask, 3))
+
+
+def test_knn_votes_over_the_classes_that_exist_whatever_they_are_called():
+    z, y = torch.eye(4), torch.tensor([3, 3, 10**15, 10**15])
+    assert ev.knn_accuracy(z, y, z, y, k=1) == 1  # a table as wide as the largest label would hold 10^15 columns
+    assert ev.knn_accuracy(z, y, z, torch.tensor([3, 5, 10**15, 10**16]), k=1) == 0.5  # 5 and 10^16 have no voters
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_integer_width(z, labels, dtype):
+    rows = (z, labels.to(dtype), z, labels.to(dtype))
+    assert ev.knn_accuracy(*rows, k=3) == ev.knn_accuracy(z, labels, z, labels, k=3)
+    assert ev.linear_probe(*rows) == ev.linear_probe(z, labels, z, labels)
+    assert torch.equal(ev.tolerance(z, labels.to(dtype)), ev.tolerance(z, labels))
+
+
+def test_exponential_gains_of_large_grades_stay_finite():
+    scores, grades = torch.tensor([[3.0, 2.0, 1.0]]), torch.tensor([[2000.0, 1000.0, 0.0]])
+    assert ev.ndcg(scores, grades, gain="exponential") == pytest.approx(1)
+    assert 0 < ev.ndcg(scores.flip(1), grades, gain="exponential") < 1
+
+
+def test_gradients_at_degenerate_points_are_finite():
+    z = torch.ones(4, 3, requires_grad=True)
+    for value in (ev.alignment(z, z.detach(), alpha=0.5), ev.effective_rank(z), ev.uniformity(z)):
+        (gradient,) = torch.autograd.grad(value, z, allow_unused=True)
+        assert gradient is None or gradient.isfinite().all()
+    deficient = torch.zeros(5, 3).index_fill(1, torch.tensor(0), 1.0)
+    deficient[0, 0] = 2
+    deficient.requires_grad_()
+    assert torch.autograd.grad(ev.effective_rank(deficient), deficient)[0].isfinite().all()
+
+
+def test_effective_rank_does_not_depend_on_the_scale_however_extreme():
+    z = torch.randn(20, 4, generator=torch.Generator().manual_seed(0))
+    for scale in (1e-30, 1e30):
+        torch.testing.assert_close(ev.effective_rank(scale * z), ev.effective_rank(z))

