@@ -20,26 +20,47 @@
 | `planted_preferences` | pairs of responses of which one token decides | generated |
 | `library_functions` | docstrings and the code they describe | Python's standard library |
 | `movielens_100k`, `cora`, `imdb` | ratings, citations, films | packages that may be installed |
-| `long_tailed`, `noisy_labels` | any labeled set with rare classes, or with wrong labels | made from another set |
+| `draw_scenes` | things in places, with their foreground | generated |
+| `draw_two_features`, `draw_factors`, `draw_subjects`, `draw_intervals` | vectors of known factors | generated |
+| `color_by_label`, `overlay_pattern` | pictures with a bias, or with a pattern on some | made from others |
+| `long_tailed`, `noisy_labels`, `flip_labels` | rare classes, or wrong labels | made from another set |
 """
+
+import dis
+import sys
+from typing import NoReturn
 
 from .captions import abstract_sentences, sprite_captions
 from .cifar import cifar10
 from .common import ImageSet
 from .decisions import Decisions, combination_lock, low_rank_game, low_rank_mdp
 from .digits import digits
+from .factors import Factors, Subjects, TwoFeatures, draw_factors, draw_intervals, draw_subjects, draw_two_features
 from .fashion import fashion_mnist
 from .gaussian import GaussianViews, gaussian_moments, gaussian_views
-from .imperfect import long_tailed, noisy_labels
+from .imperfect import LabelNoise, flip_labels, long_tailed, noise_transition, noisy_labels, polluted_moments
 from .installed import CitationGraph, FilmNetwork, Ratings, cora, imdb, library_functions, movielens_100k
 from .interactions import CommunityGraph, Interactions, ItemSequences, community_graph, interactions, item_sequences
 from .networks import attributed_interactions, item_bundles, paper_network
+from .painted import color_by_label, overlay_pattern
 from .point_clouds import PointClouds, point_clouds
 from .preferences import Preferences, planted_preferences
+from .scenes import Scenes, draw_scenes
 from .series import HeartBeats, heart_beats
 from .sprites import SPRITE_FACTORS, Sprites, sprites
 
 __all__ = [
+    "draw_scenes",
+    "Scenes",
+    "overlay_pattern",
+    "color_by_label",
+    "draw_two_features",
+    "draw_subjects",
+    "draw_intervals",
+    "draw_factors",
+    "TwoFeatures",
+    "Subjects",
+    "Factors",
     "SPRITE_FACTORS",
     "GaussianViews",
     "HeartBeats",
@@ -58,8 +79,12 @@ __all__ = [
     "community_graph",
     "interactions",
     "item_sequences",
+    "LabelNoise",
+    "flip_labels",
     "long_tailed",
+    "noise_transition",
     "noisy_labels",
+    "polluted_moments",
     "Preferences",
     "abstract_sentences",
     "planted_preferences",
@@ -81,3 +106,24 @@ __all__ = [
     "item_bundles",
     "paper_network",
 ]
+
+# What people look for first, under its name elsewhere.
+_INSTEAD = {
+    "CIFAR10": 'cifar10("train", root=...)',
+    "CIFAR100": 'cifar10("train", root=...); CIFAR-100 is not here, torchvision has it',
+    "FashionMNIST": 'fashion_mnist("train"), or with full=True',
+    "MNIST": 'digits("train") or fashion_mnist("train"); MNIST itself is not here, torchvision has it',
+    "STL10": 'cifar10("train", root=...); STL-10 is not here, torchvision has it',
+    "ImageFolder": "torchvision's ImageFolder: cl_teach.training.pretrain takes it as it is, with transform=",
+}
+
+
+def __getattr__(name: str) -> NoReturn:
+    """A name from elsewhere is answered with the one from here."""
+    if name not in _INSTEAD:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    message = f"module {__name__!r} has no {name}; use {_INSTEAD[name]}"
+    caller = sys._getframe(1)
+    importing = caller.f_code.co_code[caller.f_lasti] == dis.opmap["IMPORT_FROM"]
+    # ``from ... import`` would replace the words of an AttributeError by its own.
+    raise ImportError(message) if importing else AttributeError(message)

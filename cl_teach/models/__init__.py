@@ -1,15 +1,26 @@
 """Small encoders for 28x28 and 32x32 images, heads, generators, graph convolution, language, points."""
 
+from .apply import apply_network
+from .class_pair_gate import ClassPairGate
+from .class_translator import ClassCritic, ClassTranslator, TranslatorTrainer
 from .encoders import MLP, ConvEncoder, cifar_resnet18
-from .class_translator import ClassCritic, ClassTranslator
 from .generator import VariationGenerator, noise_embeddings
 from .graph import gcn_matrix, mean_matrix, scale_by_degrees
 from .heads import PredictionHead, ProjectionHead
 from .language_model import LanguageModel
 from .point_transformer import PatchEmbedding, PositionedBlocks, farthest_points, make_patches
+from .scattering import Scattering, ScatteringAdapter
 from .sequence import predicting_states, response_log_probability, token_log_probability
+from .subject import Denoiser, SubjectReader
 
 __all__ = [
+    "SubjectReader",
+    "Denoiser",
+    "ScatteringAdapter",
+    "Scattering",
+    "TranslatorTrainer",
+    "ClassPairGate",
+    "apply_network",
     "MLP",
     "ClassCritic",
     "ClassTranslator",

@@ -1,7 +1,7 @@
-"""Small generators of images: one that moves an image into a class (and its critic), one that makes variations of it.
+"""A small generator that makes variations of an image.
 
-They stand where a method wants a large translation or diffusion model. Both have the interface of the large one, so
-that a pretrained model can be put in their place.
+It stands where a method wants a large diffusion model. It has the interface of the large one, so that a pretrained
+model can be put in its place.
 """
 
 from __future__ import annotations
@@ -12,78 +12,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ..core.checks import check_embeddings, check_in_range, check_labels, check_positive
+from ..core.checks import check_count, check_generator, check_labels, check_shapes, check_type
+from ..core.precision import full_precision
 
-__all__ = ["ClassCritic", "ClassTranslator", "VariationGenerator", "noise_embeddings"]
+__all__ = ["VariationGenerator", "noise_embeddings"]
 
-
-class ClassTranslator(nn.Module):
-    """Image and target class to an image: three convolutions that see the class as constant extra channels.
-
-    With ``kernel_size=1`` it maps colors and cannot change a shape; with 3 it can.
-
-    Args:
-        channels: of the images.
-        num_classes: number of target classes.
-        width: channels of the hidden layers.
-        kernel_size: odd.
-
-    Shape:
-        ``(n, channels, h, w)`` in [0, 1] and ``(n,)`` integers to ``(n, channels, h, w)`` in [0, 1].
-
-    Raises:
-        ValueError: a size out of range; at a call, images or targets of another shape, a target out of range.
-        TypeError: at a call, images not floating or targets not integer.
-    """
-
-    def __init__(self, channels: int, num_classes: int, *, width: int = 32, kernel_size: int = 1) -> None:
-        super().__init__()
-        check_positive(channels=channels, num_classes=num_classes, width=width, kernel_size=kernel_size)
-        if kernel_size % 2 == 0:
-            raise ValueError(f"kernel_size: expected an odd number, got {kernel_size}")
-        self.channels, self.num_classes = channels, num_classes
-        sizes = [channels + num_classes, width, width, channels]
-        self.layers = nn.ModuleList(
-            nn.Conv2d(a, b, kernel_size, padding=kernel_size // 2) for a, b in zip(sizes[:-1], sizes[1:], strict=True)
-        )
-
-    def forward(self, images: Tensor, targets: Tensor) -> Tensor:
-        """Move each image into its target class."""
-        check_embeddings(ndim=4, images=images)
-        check_labels(targets, len(images), name="targets", num_classes=self.num_classes)
-        if images.shape[1] != self.channels:
-            raise ValueError(f"images: expected {self.channels} channels, got {images.shape[1]}")
-        classes = F.one_hot(targets, self.num_classes).to(images.dtype)[:, :, None, None]
-        x = torch.cat([images, classes.expand(-1, -1, *images.shape[2:])], 1)  # (n, channels + classes, h, w)
-        for layer in self.layers[:-1]:
-            x = F.leaky_relu(layer(x), 0.2)
-        return self.layers[-1](x).sigmoid()
+STEPS = 1000  # levels of noise, as in the diffusion model that this one stands for
 
 
-class ClassCritic(nn.Module):
-    """Images to a score ``(n,)`` (real or generated) and class logits ``(n, num_classes)``; images of any size."""
-
-    def __init__(self, channels: int, num_classes: int, *, width: int = 32) -> None:
-        """Make two strided convolutions and two heads.
-
-        Raises:
-            ValueError: a size not positive.
-        """
-        super().__init__()
-        check_positive(channels=channels, num_classes=num_classes, width=width)
-        layers: list[nn.Module] = []
-        for a, b in ((channels, width), (width, 2 * width)):
-            layers += [nn.Conv2d(a, b, 3, stride=2, padding=1), nn.LeakyReLU(0.2)]
-        self.features = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(2), nn.Flatten())
-        self.score, self.classes = nn.Linear(8 * width, 1), nn.Linear(8 * width, num_classes)
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Judge ``(n, channels, h, w)`` images."""
-        features = self.features(images)
-        return self.score(features).squeeze(1), self.classes(features)
-
-
-def noise_embeddings(embeddings: Tensor, levels: Tensor, noise: Tensor, *, steps: int = 1000) -> Tensor:
+@full_precision
+def noise_embeddings(embeddings: Tensor, levels: Tensor, noise: Tensor, *, steps: int = STEPS) -> Tensor:
     r"""Noise embeddings as a diffusion model noises its input: :math:`\sqrt{a_l}\,e + \sqrt{1-a_l}\,\epsilon`.
 
     :math:`a_l = \cos^2(\pi l / 2T)` falls from 1 at level 0 to 0 at level T.
@@ -97,16 +35,11 @@ def noise_embeddings(embeddings: Tensor, levels: Tensor, noise: Tensor, *, steps
     Returns:
         ``(n, d)``.
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, a level out of range.
-
     Source: Nichol and Dhariwal, Improved Denoising Diffusion Probabilistic Models (2021), equation 17, without offset.
     """
-    check_embeddings(embeddings=embeddings, noise=noise)
-    check_labels(levels, len(embeddings), name="levels", num_classes=steps + 1)
-    if embeddings.shape != noise.shape:
-        raise ValueError(f"noise: expected shape {tuple(embeddings.shape)}, got {tuple(noise.shape)}")
+    check_shapes(embeddings=(embeddings, "n d"), levels=(levels, "n", int), noise=(noise, "n d"))
+    check_count(steps=steps)
+    levels = check_labels(levels, len(embeddings), name="levels", num_classes=steps + 1)
     angle = (math.pi / 2 / steps) * levels.to(embeddings.dtype)[:, None]  # (n, 1)
     return angle.cos() * embeddings + angle.sin() * noise
 
@@ -120,19 +53,20 @@ class VariationGenerator(nn.Module):
         shape: channels, height and width of the images.
         dim: width of the embeddings, which are standardized.
         hidden: width of the hidden layers.
+        level: of the noise in `loss`: a little, so that near embeddings decode alike.
 
     Shape:
         ``(n, *shape)`` images, ``(n,)`` integer levels in [0, 1000], ``(n, dim)`` noise to ``(n, *shape)``.
-
-    Raises:
-        ValueError: a size not positive; at a call, shapes that do not fit.
-        TypeError: at a call, wrong dtype.
     """
 
-    def __init__(self, shape: tuple[int, int, int], *, dim: int = 32, hidden: int = 128) -> None:
+    def __init__(self, shape: tuple[int, int, int], *, dim: int = 32, hidden: int = 128, level: int = 100) -> None:
         super().__init__()
-        check_positive(channels=shape[0], height=shape[1], width=shape[2], dim=dim, hidden=hidden)
-        self.shape, self.dim = tuple(shape), dim
+        check_type((tuple, list, torch.Size), shape=shape)
+        if len(shape) != 3:
+            raise ValueError(f"shape: expected channels, height and width, got {len(shape)} numbers")
+        check_count(**{f"shape[{i}]": side for i, side in enumerate(shape)}, dim=dim, hidden=hidden)
+        check_count(0, STEPS, level=level)
+        self.shape, self.dim, self.level = tuple(shape), dim, level
         size = math.prod(shape)
         norm = nn.LayerNorm(dim, elementwise_affine=False)
         self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(size, hidden), nn.ReLU(), nn.Linear(hidden, dim), norm)
@@ -140,17 +74,18 @@ class VariationGenerator(nn.Module):
 
     def forward(self, images: Tensor, levels: Tensor, noise: Tensor) -> Tensor:
         """Decode the noised embeddings of the images."""
-        check_embeddings(ndim=4, images=images)
-        if tuple(images.shape[1:]) != self.shape:
-            raise ValueError(f"images: expected shape (n, {self.shape}), got {tuple(images.shape)}")
-        return self.decoder(noise_embeddings(self.encoder(images), levels, noise)).unflatten(1, self.shape)
+        channels, height, width = self.shape
+        check_shapes(images=(images, f"n {channels} {height} {width}"), noise=(noise, f"n {self.dim}"))
+        dtype = self.decoder[0].weight.dtype
+        noised = noise_embeddings(self.encoder(images.to(dtype)), levels, noise)
+        return self.decoder(noised.to(dtype)).unflatten(1, self.shape)
 
-    def train_step(self, optimizer: torch.optim.Optimizer, images: Tensor, noise: Tensor, *, level: int = 100) -> float:
-        """Reconstruct the images from embeddings with a little noise, so that near embeddings decode alike."""
-        check_in_range(0, 1000, level=level)
-        levels = torch.full((len(images),), level, device=images.device)
-        loss = F.mse_loss(self(images, levels, noise), images)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+    def loss(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """How far images ``(n, *shape)`` are from their reconstruction with a little noise in the embedding; scalar."""
+        channels, height, width = self.shape
+        check_shapes(images=(images, f"n {channels} {height} {width}"))
+        check_generator(generator)
+        where = images.device if generator is None else generator.device
+        noise = torch.randn(len(images), self.dim, generator=generator, device=where).to(images)
+        levels = torch.full((len(images),), self.level, device=images.device)
+        return F.mse_loss(self(images, levels, noise).to(images.dtype), images)

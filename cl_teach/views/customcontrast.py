@@ -1,5 +1,5 @@
 r"""CustomContrast: A Multilevel Contrastive Perspective For Subject-Driven Text-to-Image Customization. Nan Chen,
-Mengqi Huang, Zhuowei Chen, Yang Zheng, Lei Zhang, Zhendong Mao; 2024; https://arxiv.org/abs/2409.05606.
+Mengqi Huang, Zhuowei Chen, Yang Zheng, Lei Zhang, Zhendong Mao; AAAI 2025; https://arxiv.org/abs/2409.05606.
 
 A diffusion model is to draw one particular subject, given a reference picture. Two sets of learned queries read the
 frozen features of the picture. Each has a summary token, :math:`V_i` (visual) and :math:`T_i` (textual), and the
@@ -21,12 +21,13 @@ Comparing pictures of one subject in different contexts keeps what they share. T
 that a frozen encoder finds similar (:math:`R` near 1) less, so that distances between subjects survive.
 
 Paper versus code. No code was released and the paper's equations were not at hand: both losses are reconstructed from
-the description on the project page. (1) The symmetric form of CSCL, the mean over layers of MACL and the formula of
-:math:`\omega` are choices made here. (2) In CSCL two pictures of one subject would be negatives of each other; a batch
+the abstract and the project page. (1) The symmetric form of CSCL and the mean over layers of MACL are choices made
+here; of :math:`\omega` the paper says that scaling factors align the distances to negatives with those of the real
+subjects, the formula is this book's. (2) In CSCL two pictures of one subject would be negatives of each other; a batch
 holds one picture per subject there. (3) Other positives of an anchor are left out of the denominator. (4) Anchors
 without a positive are skipped, not counted as 0. (5) If all :math:`R_{in}=1`, :math:`\omega` is 0/0 and is set to 1.
-(6) Temperatures 0.07 and 0.2 and weights of 1 are this book's. (7) The modules below stand in for the image encoder
-and the diffusion model at toy size; only the way that they are connected is the paper's.
+(6) Temperatures 0.07 and 0.2 and weights of 1 are this book's. (7) `SubjectReader` and `Denoiser` stand in for the
+image encoder and the diffusion model at toy size; only the way that they are connected is the paper's.
 """
 
 from __future__ import annotations
@@ -40,45 +41,44 @@ from torch.nn import functional as F
 
 from ..core.checks import (
     check_batch,
-    check_embeddings,
+    check_entries,
+    check_generator,
     check_in_range,
     check_labels,
-    check_positive,
-    check_same_length,
-    check_same_shape,
+    check_shapes,
+    check_type,
 )
-from ..core.contrast import softmax_contrast
+from ..core.contrast import check_temperature, softmax_contrast
+from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, normalize, same_label_mask, self_mask
+from ..models.apply import apply_network
+from ..models.subject import Denoiser, SubjectReader, SubjectTokens, add_noise
 
 __all__ = [
     "Clips",
-    "Denoiser",
-    "FeatureEncoder",
-    "QueryTransformer",
-    "SubjectTokens",
-    "add_noise",
+    "CustomContrast",
+    "CustomContrastTerms",
     "cscl",
     "cscl_directions",
     "draw_clips",
-    "draw_subjects",
     "macl",
     "macl_by_layer",
-    "negative_weights",
+    "negative_subject_weights",
     "picture_similarity",
-    "training_step",
 ]
 
 
+@full_precision
 def cscl_directions(visual: Tensor, textual: Tensor, temperature: float = 0.07) -> tuple[Tensor, Tensor]:
     """The two directions of `cscl`: pictures looking for their text tokens, and the reverse; arguments as there."""
-    check_embeddings(visual=visual, textual=textual)
-    check_same_shape(visual=visual, textual=textual)
-    check_positive(temperature=temperature)
+    check_shapes(visual=(visual, "n d"), textual=(textual, "n d"))
+    check_temperature(temperature)
     logits = cosine_similarity(visual, textual) / temperature  # (N, N)
     own = self_mask(len(visual), visual.device)
     return softmax_contrast(logits, own), softmax_contrast(logits.mT, own)
 
 
+@full_precision
 def cscl(visual: Tensor, textual: Tensor, temperature: float = 0.07) -> Tensor:
     r"""Cross-modal semantic contrast between the two summary tokens of each picture.
 
@@ -90,17 +90,14 @@ def cscl(visual: Tensor, textual: Tensor, temperature: float = 0.07) -> Tensor:
     Returns:
         Scalar, at least 0; log N if all tokens coincide.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, temperature not positive.
-
-    Source: Chen et al. (2024), pipeline figure; the formula is reconstructed.
+    Source: Chen et al. (2025), pipeline figure of the project page; the formula is reconstructed.
     """
     image_to_text, text_to_image = cscl_directions(visual, textual, temperature)
     return (image_to_text + text_to_image) / 2
 
 
-def negative_weights(similarity: Tensor, labels: Tensor) -> Tensor:
+@full_precision
+def negative_subject_weights(similarity: Tensor, labels: Tensor) -> Tensor:
     r"""The factors :math:`\omega_{in}` of the negatives, with mean 1 over the negatives of each anchor.
 
     Args:
@@ -109,26 +106,23 @@ def negative_weights(similarity: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         ``(B, B)`` without gradient; 0 where the subjects agree.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, a similarity outside [0, 1].
     """
-    check_embeddings(similarity=similarity)
-    check_labels(labels, len(similarity))
-    if similarity.shape[0] != similarity.shape[1] or similarity.min() < 0 or similarity.max() > 1:
-        raise ValueError(f"similarity: expected (B, B) in [0, 1], got shape {tuple(similarity.shape)}")
-    negatives = ~same_label_mask(labels)
+    check_shapes(similarity=(similarity, "b b"), labels=(labels, "b", int))
+    check_entries(0, 1, similarity=similarity)
+    negatives = ~same_label_mask(check_labels(labels, len(similarity)))
     distance = (1 - similarity.detach()) * negatives
     mean = distance.sum(1, keepdim=True) / negatives.sum(1, keepdim=True).clamp(min=1)
     return torch.where(mean > 0, distance / torch.where(mean > 0, mean, 1.0), negatives.to(distance.dtype))
 
 
-def macl_by_layer(layers: Tensor, labels: Tensor, temperature: float = 0.2, similarity: Tensor | None = None) -> Tensor:
-    """The ``(L,)`` losses of the single layers; arguments and errors as in `macl`."""
-    check_embeddings(ndim=3, layers=layers)
-    check_labels(labels, layers.shape[1])
-    check_positive(temperature=temperature)
+@full_precision
+def macl_by_layer(
+    layers: Tensor, labels: Tensor, temperature: float = 0.2, *, similarity: Tensor | None = None
+) -> Tensor:
+    """The ``(L,)`` losses of the single layers; arguments as in `macl`."""
+    check_shapes(layers=(layers, "l b d"), labels=(labels, "b", int), similarity=(similarity, "b b?"))
+    labels = check_labels(labels, layers.shape[1])
+    check_temperature(temperature)
     same = same_label_mask(labels)
     positives, negatives = same & ~self_mask(len(labels), labels.device), ~same  # (B, B)
     if not positives.any():
@@ -137,8 +131,7 @@ def macl_by_layer(layers: Tensor, labels: Tensor, temperature: float = 0.2, simi
     logits = z @ z.mT / temperature  # (L, B, B)
     weighted = logits
     if similarity is not None:
-        check_same_length(similarity=similarity, labels=labels)
-        weights = negative_weights(similarity, labels)
+        weights = negative_subject_weights(similarity, labels)
         negatives = negatives & (weights > 0)
         weighted = logits + weights.masked_fill(~negatives, 1.0).log()
     # The smallest finite number, not minus infinity: an anchor without negatives keeps a gradient of 0, not NaN.
@@ -150,200 +143,165 @@ def macl_by_layer(layers: Tensor, labels: Tensor, temperature: float = 0.2, simi
     return anchors[:, count > 0].mean(1)
 
 
-def macl(layers: Tensor, labels: Tensor, temperature: float = 0.2, similarity: Tensor | None = None) -> Tensor:
+@full_precision
+def macl(layers: Tensor, labels: Tensor, temperature: float = 0.2, *, similarity: Tensor | None = None) -> Tensor:
     r"""Multiscale appearance contrast: the pseudo words of one subject agree in every layer, whatever the picture.
 
     Args:
         layers: ``(L, B, d)`` embeddings of B pictures for L layers, any scale (normalized here).
         labels: ``(B,)`` integer subjects, at least one of them twice.
         temperature: :math:`\tau > 0`.
-        similarity: ``(B, B)`` R of `negative_weights`, or None: all negatives count the same.
+        similarity: ``(B, B)`` R of `negative_subject_weights`, or None: all negatives count the same.
 
     Returns:
         Scalar, at least 0; 0 if there is only one subject.
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, no subject with two pictures, a value out of range.
+    Source: Chen et al. (2025), project page; the formula is reconstructed.
 
-    Source: Chen et al. (2024), project page; the formula is reconstructed.
+    Example:
+        >>> equal = torch.ones(1, 4, 3)  # two pictures of each of two subjects: one positive, two negatives
+        >>> round(macl(equal, torch.tensor([0, 0, 1, 1])).exp().item(), 3)
+        3.0
     """
-    return macl_by_layer(layers, labels, temperature, similarity).mean()
+    return macl_by_layer(layers, labels, temperature, similarity=similarity).mean()
 
 
+@full_precision
 def picture_similarity(features: Tensor) -> Tensor:
     """R from frozen ``(B, p, d)`` features: cosines of the mean tokens, moved from [-1, 1] to [0, 1]; no gradient."""
+    check_shapes(features=(features, "b p d"))
     pooled = features.detach().mean(1)
     return ((1 + cosine_similarity(pooled, pooled)) / 2).clamp(0, 1)
 
 
-class SubjectTokens(NamedTuple):
-    """What `FeatureEncoder` reads from B pictures.
-
-    Attributes:
-        visual_summary: ``(B, d)``.
-        textual_summary: ``(B, d)``.
-        visual: ``(B, m, d)`` for the added visual cross-attention.
-        layers: ``(L, B, d)`` one pseudo word per layer.
-    """
-
-    visual_summary: Tensor
-    textual_summary: Tensor
-    visual: Tensor
-    layers: Tensor
-
-
-class QueryTransformer(nn.Module):
-    """Learned queries that attend to tokens, one attention layer and a residual MLP; query 0 is the summary."""
-
-    def __init__(self, queries: int, dim: int) -> None:
-        """Make ``queries`` queries beside the summary, each of width ``dim``."""
-        super().__init__()
-        check_positive(queries=queries, dim=dim)
-        self.queries = nn.Parameter(torch.randn(1 + queries, dim))
-        self.attention = nn.MultiheadAttention(dim, 1, batch_first=True)
-        self.mlp = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.ReLU(), nn.Linear(2 * dim, dim))
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        """``(B, p, d)`` tokens to ``(B, 1 + queries, d)``."""
-        read, _ = self.attention(self.queries.expand(len(tokens), -1, -1), tokens, tokens, need_weights=False)
-        return read + self.mlp(read)
-
-
-class FeatureEncoder(nn.Module):
-    """Visual and textual queries over frozen features, then a fusion in which pseudo words read visual tokens."""
-
-    def __init__(self, dim: int, layers: int = 2, visual_tokens: int = 4) -> None:
-        """Write for ``layers`` cross-attention layers; features have width ``dim``."""
-        super().__init__()
-        self.visual, self.textual = QueryTransformer(visual_tokens, dim), QueryTransformer(layers, dim)
-        self.fusion = nn.MultiheadAttention(dim, 1, batch_first=True)
-
-    def forward(self, features: Tensor) -> SubjectTokens:
-        """Read ``(B, p, d)`` frozen features."""
-        check_embeddings(ndim=3, features=features)
-        visual, textual = self.visual(features), self.textual(features)
-        words = textual[:, 1:]
-        words = words + self.fusion(words, visual[:, 1:], visual[:, 1:], need_weights=False)[0]
-        return SubjectTokens(visual[:, 0], textual[:, 0], visual[:, 1:], words.transpose(0, 1))
-
-
-class Denoiser(nn.Module):
-    """A toy noise predictor with the method's two cross-attentions per layer.
-
-    Body and text attention play the pretrained model and stay frozen. Visual attention and gate (how much each place
-    takes from the picture at a noise level) are trained.
-    """
-
-    def __init__(self, dim: int, layers: int = 2) -> None:
-        """Predict noise on ``(B, p, dim)`` patches."""
-        super().__init__()
-        self.body = nn.ModuleList(nn.Linear(dim + 1, dim) for _ in range(layers))
-        self.text = nn.ModuleList(nn.MultiheadAttention(dim, 1, batch_first=True) for _ in range(layers))
-        self.picture = nn.ModuleList(nn.MultiheadAttention(dim, 1, batch_first=True) for _ in range(layers))
-        self.gate = nn.ModuleList(nn.Linear(dim + 1, 1) for _ in range(layers))
-        self.body.requires_grad_(False)
-        self.text.requires_grad_(False)
-
-    def forward(self, noisy: Tensor, time: Tensor, caption: Tensor, tokens: SubjectTokens) -> Tensor:
-        """Noise ``(B, p, d)`` at times ``(B,)``, given caption tokens ``(B, w, d)`` and the subject's tokens."""
-        x, clock = noisy, time[:, None, None].expand(-1, noisy.shape[1], 1)
-        blocks = zip(self.body, self.text, self.picture, self.gate, tokens.layers, strict=True)
-        for body, text, picture, gate, word in blocks:
-            x = x + body(torch.cat([x, clock], 2))
-            words = torch.cat([caption, word[:, None]], 1)  # the pseudo word joins the caption
-            where = gate(torch.cat([x, clock], 2)).sigmoid()  # (B, p, 1)
-            seen = picture(x, tokens.visual, tokens.visual, need_weights=False)[0]
-            x = x + text(x, words, words, need_weights=False)[0] + where * seen
-        return x
-
-
 class Clips(NamedTuple):
-    """Three different frames of each of N different subjects, each ``(N, p, c)``, and the ``(N,)`` subjects."""
+    """Three different frames of each of N different subjects, each ``(N, p, c)``."""
 
     reference: Tensor
     other: Tensor
     target: Tensor
-    labels: Tensor
 
 
-def draw_clips(frames: Tensor, n: int, *, generator: torch.Generator | None = None) -> Clips:
-    """Draw from ``(subjects, frames, p, c)`` segmented pictures n different subjects and three frames of each."""
-    check_embeddings(ndim=4, frames=frames)
-    check_in_range(1, len(frames), n=n)
-    check_batch(frames.shape[1], 3, name="frames", why="for a reference, another view and a target")
-    labels = torch.randperm(len(frames), generator=generator)[:n]
-    order = torch.rand(n, frames.shape[1], generator=generator).argsort(1)[:, :3]  # distinct frames
-    reference, other, target = (frames[labels, order[:, k]] for k in range(3))
-    return Clips(reference, other, target, labels)
+def draw_clips(frames: Tensor, *, generator: torch.Generator | None = None) -> Clips:
+    """Draw three frames of each subject from ``(subjects, frames, p, c)`` segmented pictures."""
+    check_shapes(frames=(frames, "n f p c"))
+    check_generator(generator)
+    n, count = frames.shape[:2]
+    if count < 3:
+        raise ValueError(f"frames: expected at least 3 a subject (reference, another view, target), got {count}")
+    where = frames.device if generator is None else generator.device
+    order = torch.rand(n, count, generator=generator, device=where).argsort(1)[:, :3].to(frames.device)
+    return Clips(*(frames[torch.arange(n, device=frames.device), order[:, k]] for k in range(3)))
 
 
-def draw_subjects(
-    subjects: int, frames: int, dim: int = 32, factors: int = 6, *, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Pictures tanh(0.4 A s + 0.4 B v) + noise of which the subject s and the view v are known.
+class CustomContrastTerms(NamedTuple):
+    """The total and its three losses before their weights, scalars."""
 
-    Returns:
-        Pictures ``(subjects, frames, dim)``, s ``(subjects, factors)``, v ``(subjects, frames, factors)``; v has
-        standard deviation 1.5, the noise 0.05.
+    loss: Tensor
+    diffusion: Tensor
+    cscl: Tensor
+    macl: Tensor
+
+
+class CustomContrast(nn.Module):
+    """A reader of reference pictures and a denoiser that it steers, over a frozen image encoder.
+
+    Example:
+        >>> method = CustomContrast(nn.Linear(6, 8), SubjectReader(8), Denoiser(6))
+        Traceback (most recent call last):
+        ValueError: denoiser: expected the width of the reader's tokens, 8, got 6
+        >>> method = CustomContrast(nn.Linear(8, 8), SubjectReader(8), Denoiser(8))
+        >>> frames, captions = torch.rand(5, 4, 3, 8), torch.rand(5, 2, 8)  # four frames of five subjects
+        >>> method.loss(frames, captions)._fields, method(frames[:, 0]).layers.shape
+        (('loss', 'diffusion', 'cscl', 'macl'), torch.Size([2, 5, 8]))
     """
-    check_positive(subjects=subjects, frames=frames, dim=dim, factors=factors)
-    a, b = (torch.randn(factors, dim, generator=generator) for _ in range(2))
-    s = torch.randn(subjects, factors, generator=generator)
-    v = 1.5 * torch.randn(subjects, frames, factors, generator=generator)
-    clean = torch.tanh(0.4 * (s @ a)[:, None] + 0.4 * v @ b)
-    return clean + 0.05 * torch.randn(clean.shape, generator=generator), s, v
 
+    def __init__(
+        self,
+        image_encoder: nn.Module,
+        reader: SubjectReader,
+        denoiser: Denoiser,
+        *,
+        cscl_weight: float = 1.0,
+        macl_weight: float = 1.0,
+        semantic_temperature: float = 0.07,
+        appearance_temperature: float = 0.2,
+    ) -> None:
+        r"""Put the parts together.
 
-def add_noise(clean: Tensor, noise: Tensor, time: Tensor) -> Tensor:
-    """Mix ``(B, p, d)`` pictures and noise at times ``(B,)`` in [0, 1]: cos(pi t / 2) x + sin(pi t / 2) noise."""
-    check_same_shape(clean=clean, noise=noise)
-    check_same_length(clean=clean, time=time)
-    angle = time[:, None, None] * (math.pi / 2)
-    return angle.cos() * clean + angle.sin() * noise
+        Args:
+            image_encoder: ``(B, p, c)`` pictures to ``(B, q, d)`` features; frozen here.
+            reader: trained.
+            denoiser: its visual attention and gate are trained.
+            cscl_weight: :math:`\lambda_1`.
+            macl_weight: :math:`\lambda_2`.
+            semantic_temperature: of CSCL.
+            appearance_temperature: of MACL.
+        """
+        super().__init__()
+        check_type(nn.Module, image_encoder=image_encoder)
+        check_type(SubjectReader, reader=reader)
+        check_type(Denoiser, denoiser=denoiser)
+        if denoiser.dim != reader.dim:
+            raise ValueError(f"denoiser: expected the width of the reader's tokens, {reader.dim}, got {denoiser.dim}")
+        check_in_range(0, math.inf, cscl_weight=cscl_weight, macl_weight=macl_weight)
+        check_temperature(semantic_temperature, name="semantic_temperature")
+        check_temperature(appearance_temperature, name="appearance_temperature")
+        self.image_encoder = image_encoder.requires_grad_(False).eval()
+        self.reader, self.denoiser = reader, denoiser
+        self.cscl_weight, self.macl_weight = cscl_weight, macl_weight
+        self.semantic_temperature, self.appearance_temperature = semantic_temperature, appearance_temperature
 
+    def train(self, mode: bool = True) -> CustomContrast:
+        """Set the mode of the trained parts; the image encoder stays in evaluation mode."""
+        super().train(mode)
+        self.image_encoder.eval()
+        return self
 
-def training_step(
-    image_encoder: nn.Module,
-    encoder: FeatureEncoder,
-    denoiser: Denoiser,
-    optimizer: torch.optim.Optimizer,
-    clips: Clips,
-    caption: Tensor,
-    noise: Tensor,
-    time: Tensor,
-    *,
-    cscl_weight: float = 1.0,
-    macl_weight: float = 1.0,
-) -> dict[str, float]:
-    r"""One step: denoise the target with the tokens of the reference, and contrast the reference with another frame.
+    def forward(self, pictures: Tensor) -> SubjectTokens:
+        """Tokens of ``(B, p, c)`` reference pictures, which steer the denoiser."""
+        check_shapes(pictures=(pictures, "b p c"))
+        with torch.no_grad():
+            features = apply_network(self.image_encoder, "b q d", pictures=pictures)
+        return self.reader(features)
 
-    Args:
-        image_encoder: frozen, ``(B, p, c)`` to ``(B, q, d)``.
-        encoder: trained.
-        denoiser: its visual attention and gate are trained.
-        optimizer: of the parameters that ask for a gradient.
-        clips: `draw_clips`.
-        caption: ``(N, w, c)`` frozen caption tokens.
-        noise: ``(N, p, c)`` drawn.
-        time: ``(N,)`` drawn in [0, 1].
-        cscl_weight: :math:`\lambda_1`.
-        macl_weight: :math:`\lambda_2`.
+    def loss(
+        self, frames: Tensor, captions: Tensor, *, generator: torch.Generator | None = None
+    ) -> CustomContrastTerms:
+        """Denoise one frame with the tokens of another, and contrast those with the tokens of a third.
 
-    Returns:
-        The three losses before their weights.
-    """
-    check_in_range(0, math.inf, cscl_weight=cscl_weight, macl_weight=macl_weight)
-    n = len(clips.labels)
-    with torch.no_grad():
-        features = image_encoder(torch.cat([clips.reference, clips.other]))
-    visual_summary, textual_summary, visual, layers = encoder(features)  # of 2N pictures
-    first = SubjectTokens(visual_summary[:n], textual_summary[:n], visual[:n], layers[:, :n])
-    predicted = denoiser(add_noise(clips.target, noise, time), time, caption, first)
-    diffusion = F.mse_loss(predicted, noise)
-    semantic = cscl(first.visual_summary, first.textual_summary)
-    appearance = macl(layers, clips.labels.repeat(2), similarity=picture_similarity(features))
-    optimizer.zero_grad()
-    (diffusion + cscl_weight * semantic + macl_weight * appearance).backward()
-    optimizer.step()
-    return {"diffusion": diffusion.item(), "cscl": semantic.item(), "macl": appearance.item()}
+        Args:
+            frames: ``(N, f, p, c)`` segmented pictures, one row a subject, at least two subjects and three frames.
+            captions: ``(N, w, c)`` frozen caption tokens.
+            generator: of the frames, the noise and its level.
+        """
+        check_shapes(frames=(frames, "n f p c"), captions=(captions, "n w c"))
+        check_batch(len(frames), 2, name="frames", why="to have a negative")
+        clips = draw_clips(frames, generator=generator)
+        where = frames.device if generator is None else generator.device
+        noise = torch.randn(clips.target.shape, generator=generator, device=where).to(frames)
+        time = torch.rand(len(frames), generator=generator, device=where).to(frames)
+        return self.compare(clips, captions, noise, time)
+
+    def compare(self, clips: Clips, captions: Tensor, noise: Tensor, time: Tensor) -> CustomContrastTerms:
+        """The losses of given clips, of noise ``(N, p, c)`` and of times ``(N,)`` in [0, 1]."""
+        check_type(Clips, clips=clips)
+        check_shapes(
+            **{f"clips.{name}": (x, "n p c") for name, x in clips._asdict().items()},
+            captions=(captions, "n w c"),
+            noise=(noise, "n p c"),
+            time=(time, "n"),
+        )
+        n = len(noise)
+        with torch.no_grad():
+            features = apply_network(self.image_encoder, "b q d", clips=torch.cat([clips.reference, clips.other]))
+        visual_summary, textual_summary, visual, layers = self.reader(features)  # of 2N pictures
+        first = SubjectTokens(visual_summary[:n], textual_summary[:n], visual[:n], layers[:, :n])
+        predicted = self.denoiser(add_noise(clips.target, noise, time), time, captions, first)
+        diffusion = F.mse_loss(predicted.float(), noise.float())
+        semantic = cscl(first.visual_summary, first.textual_summary, self.semantic_temperature)
+        labels = torch.arange(n, device=noise.device).repeat(2)  # every row a subject
+        similarity = picture_similarity(features)
+        appearance = macl(layers, labels, self.appearance_temperature, similarity=similarity)
+        total = diffusion + self.cscl_weight * semantic + self.macl_weight * appearance
+        return CustomContrastTerms(total, diffusion, semantic, appearance)

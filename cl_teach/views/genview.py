@@ -23,15 +23,15 @@ What changes and why: augmented views are too alike or, cropped hard, not of the
 surroundings, and where the subject is large it may change more without losing it. Pairs that show one thing in two
 surroundings count more, those in which the generator lost the thing count less.
 
-Paper versus code. The formulas follow the authors' released code, the text of the paper was not at hand. (1) The
-figure of the paper writes a softmax times the loss, a sum over the batch; the code's :math:`w_i` sum to N, with a mean:
-the same. (2) A batch is what one process sees. (3) The sign of v is arbitrary, and the wrong one rewards the wrong
-pairs; the code has a switch, `fit_foreground` takes patches that are known to be background. (4) The threshold in
-the code is the edge of a histogram bin, at a share of 0.35 above; here it is a quantile. Tokens are projected
-uncentered. (5) The table of levels in the code has a 500 that no share reaches. (6) Constant tokens have no foreground;
-their foreground similarity is 0. (7) Encoder and generator are CLIP and Stable unCLIP in the code. Small stand-ins with
-the same interface are `patch_tokens`, the patches themselves, and ``VariationGenerator``, an autoencoder trained on the
-spot; any other can be put in. (8) `draw_scenes` is this book's data.
+Paper versus code. The formulas follow the authors' released code, the text of the paper was not at hand; the same first
+author's follow-up, GenView++ (2025), writes these weights. (1) The figure of the paper writes a softmax times the loss,
+a sum over the batch; the code's :math:`w_i` sum to N, with a mean: the same. (2) A batch is what one process sees. (3)
+The sign of v is arbitrary, and the wrong one rewards the wrong pairs; the code has a switch, `fit_foreground` takes
+patches that are known to be background. (4) The threshold in the code is the edge of a histogram bin, at a share of
+0.35 above; here it is a quantile. Tokens are projected uncentered. (5) The table of levels in the code has a 500 that
+no share reaches. (6) Constant tokens have no foreground; their foreground similarity is 0. (7) Encoder and generator
+are CLIP and Stable unCLIP in the code. Small stand-ins with the same interface are `patch_tokens`, the patches
+themselves, and ``VariationGenerator``, an autoencoder trained on the spot; any other can be put in.
 """
 
 from __future__ import annotations
@@ -45,28 +45,31 @@ from torch import Tensor, nn
 
 from ..core.checks import (
     check_batch,
+    check_callable,
     check_choice,
-    check_embeddings,
+    check_count,
+    check_entries,
+    check_generator,
     check_in_range,
     check_labels,
-    check_mask,
+    check_module,
     check_positive,
-    check_same_length,
-    check_same_shape,
-    check_same_width,
+    check_shapes,
+    check_type,
 )
+from ..core.contrast import check_temperature, softmax_contrast
+from ..core.precision import full_precision
 from ..core.regression import regression_loss
-from ..core.similarity import normalize
+from ..core.similarity import normalize, self_mask
 from ..core.teacher import MomentumTeacher
+from ..models.apply import apply_network
 
 __all__ = [
     "Foreground",
     "GenView",
     "GenViewTerms",
     "Quality",
-    "Scenes",
     "draw_choice",
-    "draw_scenes",
     "fit_foreground",
     "foreground_ratio",
     "generate_variations",
@@ -74,7 +77,7 @@ __all__ = [
     "noise_level",
     "pair_quality",
     "patch_tokens",
-    "pool",
+    "pool_patches",
     "principal_direction",
     "project",
     "quality_weights",
@@ -83,32 +86,30 @@ __all__ = [
     "weighted_simsiam_loss",
 ]
 
+EPS = 1e-7  # keeps the masks of constant tokens finite, as released
 
+
+@full_precision
 def principal_direction(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """First principal direction of tokens, its entry of largest absolute value positive, and their mean.
-
-    Args:
-        tokens: ``(n, D)``, at least two.
-
-    Returns:
-        Direction ``(D,)`` of length 1 and mean ``(D,)``.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: not a matrix, a single token, NaN.
-    """
-    check_embeddings(tokens=tokens)
+    """First principal direction ``(D,)`` of ``(n, D)`` tokens, its largest entry positive, and their mean ``(D,)``."""
+    check_shapes(tokens=(tokens, "n d"))
     check_batch(len(tokens), 2, name="tokens", why="to vary")
     mean = tokens.mean(0)
     centered = tokens - mean
+    largest = centered.abs().amax()
+    centered = centered / torch.where(largest > 0, largest, 1.0)  # squares of any numbers then stay in range
     direction = torch.linalg.eigh(centered.mT @ centered).eigenvectors[:, -1]  # eigenvalues ascend
     return direction * direction[direction.abs().argmax()].sign(), mean
 
 
+@full_precision
 def project(tokens: Tensor, direction: Tensor) -> Tensor:
     """Projections ``(...)`` of ``(..., D)`` tokens, uncentered, on a ``(D,)`` direction."""
-    check_same_width(tokens=tokens, direction=direction)
-    return tokens @ direction
+    check_shapes(tokens=(tokens, "... d"), direction=(direction, "d"))
+    result = tokens @ direction
+    if not torch.compiler.is_compiling() and not torch.isfinite(result).all():
+        raise ValueError("tokens, direction: their products leave the range of the dtype")
+    return result
 
 
 class Foreground(NamedTuple):
@@ -118,6 +119,7 @@ class Foreground(NamedTuple):
     threshold: Tensor
 
 
+@full_precision
 def fit_foreground(tokens: Tensor, background: Tensor, share: float = 0.35) -> Foreground:
     """Fit direction and threshold on the tokens of many images; the sign of the direction comes from ``background``.
 
@@ -125,13 +127,8 @@ def fit_foreground(tokens: Tensor, background: Tensor, share: float = 0.35) -> F
         tokens: ``(n, P, D)``.
         background: ``(P,)`` boolean, places that show mostly background (the border of a picture).
         share: of all tokens that are to be foreground.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, no or only background, share outside [0, 1].
     """
-    check_embeddings(ndim=3, tokens=tokens)
-    check_mask(background, (tokens.shape[1],), name="background")
+    check_shapes(tokens=(tokens, "n p d"), background=(background, "p", bool))
     check_in_range(0, 1, share=share)
     if background.all() or not background.any():
         raise ValueError("background: expected some places that are true and some that are not")
@@ -142,15 +139,16 @@ def fit_foreground(tokens: Tensor, background: Tensor, share: float = 0.35) -> F
     return Foreground(direction, projections.flatten().quantile(1 - share))
 
 
+@full_precision
 def foreground_ratio(tokens: Tensor, foreground: Foreground) -> Tensor:
-    """Share ``(n,)`` of an image's patches, ``(n, P, D)`` tokens, whose projection exceeds the threshold.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: shapes do not fit, NaN.
-    """
-    check_embeddings(ndim=3, tokens=tokens)
-    return (project(tokens, foreground.direction) > foreground.threshold).to(tokens.dtype).mean(1)
+    """Share ``(n,)`` of an image's patches, ``(n, P, D)`` tokens, whose projection exceeds the threshold."""
+    check_type(Foreground, foreground=foreground)
+    direction, threshold = foreground
+    check_shapes(
+        tokens=(tokens, "n p d"),
+        **{"foreground.direction": (direction, "d"), "foreground.threshold": (threshold, "")},
+    )
+    return (project(tokens, direction) > threshold).to(tokens.dtype).mean(1)
 
 
 def noise_level(
@@ -168,21 +166,25 @@ def noise_level(
     Returns:
         ``(n,)`` integers.
 
-    Raises:
-        TypeError: ``ratio`` not floating.
-        ValueError: a ratio outside the edges, edges that do not increase, too few levels.
+    Example:
+        >>> noise_level(torch.tensor([0.1, 0.2, 0.21, 1.0])).tolist()  # an edge is in the lower bin
+        [0, 0, 100, 400]
     """
-    check_embeddings(ndim=1, ratio=ratio)
+    check_shapes(ratio=(ratio, "n"))
+    check_type((tuple, list), edges=edges, levels=levels)
+    check_in_range(-math.inf, math.inf, **{f"edges[{k}]": edge for k, edge in enumerate(edges)})
     if len(edges) < 2 or any(a >= b for a, b in zip(edges[:-1], edges[1:], strict=True)):
         raise ValueError(f"edges: expected at least two increasing numbers, got {edges}")
     if len(levels) < len(edges) - 1:
         raise ValueError(f"levels: expected at least {len(edges) - 1}, one for each bin, got {len(levels)}")
-    check_in_range(edges[0], edges[-1], ratio=ratio)
-    inner = torch.tensor(edges[1:-1], dtype=ratio.dtype, device=ratio.device)
-    return torch.tensor(levels, device=ratio.device)[torch.bucketize(ratio, inner)]  # an edge is in the lower bin
+    check_count(0, **{f"levels[{k}]": level for k, level in enumerate(levels)})
+    check_entries(edges[0], edges[-1], ratio=ratio)
+    inner = torch.tensor(edges[1:-1], dtype=ratio.dtype, device=ratio.device)  # rounded as the ratios are
+    return torch.tensor(levels, device=ratio.device)[torch.bucketize(ratio.double(), inner.double())]
 
 
-def soft_masks(tokens: Tensor, direction: Tensor, eps: float = 1e-7) -> tuple[Tensor, Tensor]:
+@full_precision
+def soft_masks(tokens: Tensor, direction: Tensor, *, eps: float = EPS) -> tuple[Tensor, Tensor]:
     """How much each patch is foreground and background, both summing to 1 over the patches of a view.
 
     Args:
@@ -192,13 +194,8 @@ def soft_masks(tokens: Tensor, direction: Tensor, eps: float = 1e-7) -> tuple[Te
 
     Returns:
         Masks of the foreground and of the background, ``(N, P)``.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: shapes do not fit, NaN, eps not positive.
     """
-    check_embeddings(ndim=3, tokens=tokens)
-    check_embeddings(ndim=1, direction=direction)
+    check_shapes(tokens=(tokens, "n p d"), direction=(direction, "d"))
     check_positive(eps=eps)
     a = project(tokens, direction)  # (N, P)
     low, high = a.amin(1, keepdim=True), a.amax(1, keepdim=True)
@@ -207,8 +204,10 @@ def soft_masks(tokens: Tensor, direction: Tensor, eps: float = 1e-7) -> tuple[Te
     return front / (front.sum(1, keepdim=True) + eps), back / (back.sum(1, keepdim=True) + eps)
 
 
-def pool(tokens: Tensor, mask: Tensor) -> Tensor:
+@full_precision
+def pool_patches(tokens: Tensor, mask: Tensor) -> Tensor:
     """Sum of ``(N, P, D)`` tokens weighted by a ``(N, P)`` mask, ``(N, D)``."""
+    check_shapes(tokens=(tokens, "n p d"), mask=(mask, "n p"))
     return (mask[..., None] * tokens).sum(1)
 
 
@@ -221,7 +220,8 @@ class Quality(NamedTuple):
 
 
 @torch.no_grad()
-def pair_quality(tokens1: Tensor, tokens2: Tensor, direction: Tensor, eps: float = 1e-7) -> Quality:
+@full_precision
+def pair_quality(tokens1: Tensor, tokens2: Tensor, direction: Tensor, *, eps: float = EPS) -> Quality:
     """Same thing in different surroundings is a good pair.
 
     Args:
@@ -233,33 +233,34 @@ def pair_quality(tokens1: Tensor, tokens2: Tensor, direction: Tensor, eps: float
     Returns:
         `Quality`, without graph.
 
-    Raises:
-        TypeError: not floating.
-        ValueError: shapes do not fit, NaN.
-
     Source: Li et al. (2024), the quality-driven loss, as in the released code.
+
+    Example:
+        >>> thing, place, other = torch.eye(5)[1:4]
+        >>> bright = torch.eye(5)[0]  # what tells foreground
+        >>> first, second = (torch.stack([bright + thing, p])[None] for p in (place, other))
+        >>> round(pair_quality(first, second, bright).quality.item(), 3)  # one thing, two places
+        1.0
     """
-    check_same_shape(tokens1=tokens1, tokens2=tokens2)
+    check_shapes(tokens1=(tokens1, "n p d"), tokens2=(tokens2, "n p d"), direction=(direction, "d"))
     pooled = [
-        [normalize(pool(tokens, mask)) for mask in soft_masks(tokens, direction, eps)]  # front, back
+        [normalize(pool_patches(tokens, mask)) for mask in soft_masks(tokens, direction, eps=eps)]  # front, back
         for tokens in (tokens1, tokens2)
     ]
     front, back = ((pooled[0][k] * pooled[1][k]).sum(1) for k in (0, 1))  # (N,)
     return Quality(front, back, front - back)
 
 
+@full_precision
 def quality_weights(quality: Tensor, gamma: float = 1.0) -> Tensor:
-    """Weights ``(N,)`` of the pairs, N times the softmax of ``gamma`` times the quality ``(N,)``; no graph.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: not a vector, NaN, gamma negative.
-    """
-    check_embeddings(ndim=1, quality=quality)
+    """Weights ``(N,)`` of the pairs, N times the softmax of ``gamma`` times the quality ``(N,)``; no graph."""
+    check_shapes(quality=(quality, "n"))
     check_in_range(0, math.inf, gamma=gamma)
-    return len(quality) * (gamma * quality.detach()).softmax(0)
+    quality = quality.detach()
+    return len(quality) * (gamma * (quality - quality.max())).softmax(0)
 
 
+@full_precision
 def weighted_moco_loss(
     q1: Tensor,
     q2: Tensor,
@@ -267,6 +268,7 @@ def weighted_moco_loss(
     k2: Tensor,
     weights: Tensor,
     temperature: float = 1.0,
+    *,
     scale: float | None = None,
 ) -> Tensor:
     r"""MoCo v3's loss with a weight for each pair; the positive is one of the N keys, nothing is masked.
@@ -283,24 +285,21 @@ def weighted_moco_loss(
     Returns:
         Scalar.
 
-    Raises:
-        TypeError: not floating.
-        ValueError: shapes do not fit, NaN, a negative weight, a number not positive.
-
     Source: Chen, Xie, He, An Empirical Study of Training Self-Supervised Vision Transformers (2021), algorithm 1.
     """
-    check_embeddings(q1=q1, q2=q2, k1=k1, k2=k2)
-    check_same_shape(q1=q1, q2=q2, k1=k1, k2=k2)
-    _check_weights(weights, q1)
+    check_shapes(q1=(q1, "n d"), q2=(q2, "n d"), k1=(k1, "n d"), k2=(k2, "n d"), weights=(weights, "n"))
+    check_entries(0, math.inf, weights=weights)
+    check_temperature(temperature)
     scale = 2 * temperature if scale is None else scale
-    check_positive(temperature=temperature, scale=scale)
-    total = torch.zeros((), dtype=q1.dtype, device=q1.device)
+    check_positive(scale=scale)
+    own, total = self_mask(len(q1), q1.device), torch.zeros((), dtype=q1.dtype, device=q1.device)
     for query, key in ((q1, k2), (q2, k1)):
         logits = normalize(query) @ normalize(key.detach()).mT / temperature  # (N, N)
-        total = total - (weights.detach() * logits.log_softmax(1).diagonal()).mean()
+        total = total + (weights.detach() * softmax_contrast(logits, own, reduction="none")).mean()
     return scale * total
 
 
+@full_precision
 def weighted_simsiam_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, weights: Tensor) -> Tensor:
     """SimSiam's negative cosines with a weight for each pair.
 
@@ -314,62 +313,49 @@ def weighted_simsiam_loss(p1: Tensor, p2: Tensor, z1: Tensor, z2: Tensor, weight
     Returns:
         Scalar, at least minus the mean weight.
 
-    Raises:
-        TypeError: not floating.
-        ValueError: shapes do not fit, NaN, a negative weight.
-
     Source: Chen and He, Exploring Simple Siamese Representation Learning (2021), equation 4.
     """
-    check_embeddings(p1=p1, p2=p2, z1=z1, z2=z2)
-    check_same_shape(p1=p1, p2=p2, z1=z1, z2=z2)
-    _check_weights(weights, p1)
+    check_shapes(p1=(p1, "n d"), p2=(p2, "n d"), z1=(z1, "n d"), z2=(z2, "n d"), weights=(weights, "n"))
+    check_entries(0, math.inf, weights=weights)
     terms = [regression_loss(p, z, reduction="none") / 2 - 1 for p, z in ((p1, z2), (p2, z1))]  # minus the cosine
     return (weights.detach() * (terms[0] + terms[1]) / 2).mean()
 
 
-def _check_weights(weights: Tensor, rows: Tensor) -> None:
-    check_embeddings(ndim=1, weights=weights)
-    check_same_length(weights=weights, rows=rows)
-    check_in_range(0, math.inf, weights=weights)
-
-
 def draw_choice(n: int, probability: float = 1.0, *, generator: torch.Generator | None = None) -> Tensor:
-    """Which view of each image is to be generated: ``(n,)`` integers, 1 or 2 with equal chance, 0 for none.
-
-    Raises:
-        ValueError: the probability outside [0, 1].
-    """
+    """Which view of each image is to be generated: ``(n,)`` integers, 1 or 2 with equal chance, 0 for none."""
+    check_count(n=n)
     check_in_range(0, 1, probability=probability)
-    which = torch.randint(1, 3, (n,), generator=generator)
-    return which * (torch.rand(n, generator=generator) < probability)
+    check_generator(generator)
+    where = "cpu" if generator is None else generator.device
+    which = torch.randint(1, 3, (n,), generator=generator, device=where)
+    return which * (torch.rand(n, generator=generator, device=where) < probability)
 
 
 @torch.no_grad()
 def generate_variations(
     images: Tensor,
-    generator: Callable[[Tensor, Tensor, Tensor], Tensor],
+    noise: Tensor,
+    *,
+    generate: Callable[[Tensor, Tensor, Tensor], Tensor],
     patches: Callable[[Tensor], Tensor],
     foreground: Foreground,
-    noise: Tensor,
 ) -> Tensor:
     """The work before training: one variation of each image, the noisier the more of it is foreground.
 
     Args:
         images: ``(n, c, h, w)``.
-        generator: frozen; images, ``(n,)`` integer levels and noise to images.
+        noise: standard normal, in the shape of the generator's embeddings.
+        generate: frozen; images, ``(n,)`` integer levels and noise to images.
         patches: frozen, images to ``(n, P, D)`` tokens.
         foreground: see `fit_foreground`.
-        noise: standard normal, in the shape of the generator's embeddings.
 
     Returns:
         ``(n, c, h, w)``.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: shapes do not fit, NaN.
     """
-    check_embeddings(ndim=4, images=images)
-    return generator(images, noise_level(foreground_ratio(patches(images), foreground)), noise)
+    check_shapes(images=(images, "n c h w"), noise=(noise, "n d"))
+    check_callable(generate=generate, patches=patches)
+    levels = noise_level(foreground_ratio(apply_network(patches, "n p d", images=images), foreground))
+    return apply_network(generate, "n c h w", images=images, levels=levels, noise=noise)
 
 
 def insert_generated(images: Tensor, generated: Tensor, choice: Tensor) -> tuple[Tensor, Tensor]:
@@ -382,29 +368,19 @@ def insert_generated(images: Tensor, generated: Tensor, choice: Tensor) -> tuple
 
     Returns:
         Two ``(n, c, h, w)`` tensors.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, a choice out of range.
     """
-    check_embeddings(ndim=4, images=images, generated=generated)
-    check_same_shape(images=images, generated=generated)
-    check_labels(choice, len(images), name="choice", num_classes=3)
+    check_shapes(images=(images, "n c h w"), generated=(generated, "n c h w"), choice=(choice, "n", int))
+    choice = check_labels(choice, len(images), name="choice", num_classes=3)
     first, second = (torch.where((choice == k)[:, None, None, None], generated, images) for k in (1, 2))
     return first, second
 
 
 def patch_tokens(images: Tensor, patch: int = 4) -> Tensor:
-    """The smallest patch encoder: ``(n, c, h, w)`` images to ``(n, P, c * patch**2)`` pixels, row by row.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: sides not divisible by ``patch``.
-    """
-    check_embeddings(ndim=4, images=images)
-    check_in_range(1, min(images.shape[2:]), patch=patch)
+    """The smallest patch encoder: ``(n, c, h, w)`` images to ``(n, P, c * patch**2)`` pixels, row by row."""
+    check_shapes(images=(images, "n c h w"))
+    check_count(1, min(images.shape[2:]), patch=patch)
     if images.shape[2] % patch or images.shape[3] % patch:
-        raise ValueError(f"images: expected sides divisible by {patch}, got {tuple(images.shape[2:])}")
+        raise ValueError(f"images: expected sides divisible by patch={patch}, got {tuple(images.shape[2:])}")
     return nn.functional.unfold(images, patch, stride=patch).mT
 
 
@@ -416,13 +392,12 @@ class GenViewTerms(NamedTuple):
 
 
 class GenView(nn.Module):
-    """A host method with weights from a frozen patch encoder; ``method.step(view1, view2).loss`` is minimized.
+    """A host method with weights from a frozen patch encoder. From the beginning::
 
-    With the host MoCo v3, call ``update()`` after each optimizer step. A step from the beginning::
-
-        generated = generate_variations(images, generator, patches, foreground, noise)  # once, before training
-        view1, view2 = insert_generated(images, generated, draw_choice(len(images)))
-        loss = method.step(augment(view1), augment(view2)).loss
+    noise = torch.randn(len(images), 32)
+    made = generate_variations(images, noise, generate=..., patches=patch_tokens, foreground=foreground)
+    views = insert_generated(images, made, draw_choice(len(images)))  # once, before training; then augment
+    fit(method, method.loss, views, after_step=method.after_step)
     """
 
     def __init__(
@@ -441,8 +416,8 @@ class GenView(nn.Module):
         """Put the trained parts beside the frozen patch encoder.
 
         Args:
-            encoder: images to features, those that are kept.
-            projector: features to embeddings.
+            encoder: images to features ``(n, f)``, those that are kept.
+            projector: features to embeddings ``(n, d)``.
             predictor: embeddings to embeddings.
             patches: frozen, images to ``(n, P, D)`` tokens.
             direction: ``(D,)``, pointing to the foreground, see `fit_foreground`.
@@ -450,19 +425,19 @@ class GenView(nn.Module):
             gamma: strength of the weights; 0 leaves the host's loss.
             temperature: of MoCo v3.
             momentum: of MoCo v3's key encoder.
-
-        Raises:
-            ValueError: unknown host, a number out of range.
         """
         super().__init__()
+        check_module(encoder=encoder, projector=projector, predictor=predictor)
+        check_callable(patches=patches)
+        check_shapes(direction=(direction, "d"))
         check_choice(("mocov3", "simsiam"), host=host)
         check_in_range(0, math.inf, gamma=gamma)
-        check_positive(temperature=temperature)
-        self.encoder, self.predictor = encoder, predictor
-        self.student = nn.Sequential(encoder, projector)
+        check_temperature(temperature)
+        check_in_range(0, 1, momentum=momentum)
+        self.student, self.predictor = nn.Sequential(encoder, projector), predictor
         self.teacher = MomentumTeacher(self.student, momentum) if host == "mocov3" else None
         self.patches = patches.requires_grad_(False).eval() if isinstance(patches, nn.Module) else patches
-        self.register_buffer("direction", direction)
+        self.register_buffer("direction", direction.detach().clone())
         self.gamma, self.temperature = gamma, temperature
 
     def train(self, mode: bool = True) -> GenView:
@@ -472,71 +447,33 @@ class GenView(nn.Module):
             self.patches.eval()
         return self
 
+    def forward(self, images: Tensor) -> Tensor:
+        """``(n, c, h, w)`` images to the features that are kept."""
+        check_shapes(images=(images, "n c h w"))
+        return apply_network(self.student[0], "n f", images=images)
+
     @torch.no_grad()
     def weigh(self, view1: Tensor, view2: Tensor) -> Tensor:
-        """Weights ``(N,)`` of the pairs of this batch."""
-        quality = pair_quality(self.patches(view1), self.patches(view2), self.get_buffer("direction")).quality
-        return quality_weights(quality, self.gamma)
+        """Weights ``(N,)`` of the pairs of this batch of ``(N, c, h, w)`` views."""
+        check_shapes(view1=(view1, "n c h w"), view2=(view2, "n c h w"))
+        tokens = [apply_network(self.patches, "n p d", **x) for x in ({"view1": view1}, {"view2": view2})]
+        return quality_weights(pair_quality(*tokens, self.get_buffer("direction")).quality, self.gamma)
 
-    def step(self, view1: Tensor, view2: Tensor) -> GenViewTerms:
-        """Loss of one training step.
-
-        Args:
-            view1: ``(N, c, h, w)`` augmented first views, at least two.
-            view2: ``(N, c, h, w)`` augmented second views.
-
-        Raises:
-            TypeError: not floating.
-            ValueError: shapes differ, a single pair.
-        """
-        check_embeddings(ndim=4, view1=view1, view2=view2)
-        check_same_shape(view1=view1, view2=view2)
+    def loss(self, view1: Tensor, view2: Tensor, *, generator: torch.Generator | None = None) -> GenViewTerms:
+        """The host's loss of ``(N, c, h, w)`` augmented views of the same images, at least two; nothing is drawn."""
+        check_shapes(view1=(view1, "n c h w"), view2=(view2, "n c h w"))
         check_batch(len(view1), 2, name="view1", why="to weigh pairs against each other")
+        check_generator(generator)
         weights = self.weigh(view1, view2)
-        z1, z2 = self.student(view1), self.student(view2)
+        z1, z2 = (apply_network(self.student, "n d", **x) for x in ({"view1": view1}, {"view2": view2}))
         p1, p2 = self.predictor(z1), self.predictor(z2)
         if self.teacher is None:
             return GenViewTerms(weighted_simsiam_loss(p1, p2, z1, z2, weights), weights)
-        k1, k2 = self.teacher(view1), self.teacher(view2)
+        with torch.no_grad():
+            k1, k2 = (apply_network(self.teacher.network, "n d", **x) for x in ({"view1": view1}, {"view2": view2}))
         return GenViewTerms(weighted_moco_loss(p1, p2, k1, k2, weights, self.temperature), weights)
 
-    def update(self) -> None:
-        """Move the key encoder of MoCo v3 after an optimizer step; nothing to do for SimSiam."""
+    def after_step(self) -> None:
+        """Move the key encoder of MoCo v3; nothing to do for SimSiam."""
         if self.teacher is not None:
             self.teacher.update(self.student)
-
-
-class Scenes(NamedTuple):
-    """Pictures ``(n, 1, 12, 12)`` of nine patches, and which patches ``(n, 9)`` are foreground, boolean."""
-
-    images: Tensor
-    foreground: Tensor
-
-
-def draw_scenes(things: Tensor, places: Tensor, sizes: Tensor, *, generator: torch.Generator) -> Scenes:
-    """Bright patches show a thing, dark ones a place; the center is always foreground. Prototypes are fixed.
-
-    Args:
-        things: ``(n,)`` classes of the foregrounds.
-        places: ``(n,)`` classes of the backgrounds.
-        sizes: ``(n,)`` patches of foreground, 1 to 8.
-        generator: draws which patches and the noise.
-
-    Raises:
-        TypeError: not integer.
-        ValueError: shapes differ, a size out of range.
-    """
-    n, dim = len(things), 16
-    check_labels(things, n, name="things")
-    check_labels(places, n, name="places")
-    check_labels(sizes, n, name="sizes")
-    check_in_range(1, 8, sizes=sizes)
-    fixed = torch.Generator().manual_seed(0)
-    tables = torch.randn(2, 100, dim, generator=fixed)
-    tables = tables - tables.mean(2, keepdim=True)  # brightness carries no class
-    order = torch.rand(n, 9, generator=generator)
-    order[:, 4] = -1  # the center comes first
-    foreground = order.argsort(1).argsort(1) < sizes[:, None]  # (n, 9)
-    front, back = tables[0][things][:, None] + 0.75, tables[1][places][:, None] - 0.75  # (n, 1, 16)
-    tokens = torch.where(foreground[..., None], front, back) + 0.3 * torch.randn(n, 9, dim, generator=generator)
-    return Scenes(nn.functional.fold(tokens.mT, (12, 12), 4, stride=4), foreground)

@@ -19,36 +19,57 @@ can be learned. In a subspace of its own each pair of classes can agree and stil
 the gates are trained together. Labels are required.
 
 Paper versus code. The formulas follow the authors' released code, the text of the paper was not at hand. (1) The code
-has three forms. ``gated_cosine`` gates first and normalizes then; it is what the abstract describes. In
-``gated_product`` the length is fixed before the gate, so a small gate also flattens the logits. With two views the keys
-come from the second one and ``average="anchor"`` first averages over the positives of an anchor. (2) Without any
-positive in the batch the code divides 0 by 0; the loss is 0 here. (3) The code subtracts the mean of a row before the
-exponential, which overflows at low temperatures; here it is a log-sum-exp. (4) Samples of the anchor's class are
-ignored, the anchor too, except where the partner class is the same: then the anchor is its own positive. (5) The gate's
-batch normalization sees the pairs of the batch; a gate during training depends on the other pairs. (6) A penalty that
-drives gates to 0 or 1 is not in the code and not here. (7) The code trains a linear classifier on detached features
-beside the loss; it only monitors.
+has three forms, and `Hydra` takes each. ``"cosine"`` gates first and normalizes then; it is what the abstract
+describes. In ``"product"`` the length is fixed before the gate, so a small gate also flattens the logits. In
+``"two_view"`` the product's keys come from a second view, and the mean is first over the positives of an anchor; the
+code learns the scale of this form (and offers a further cosine term, which is left out). (2) Without any positive in
+the batch the code divides 0 by 0; the loss is 0 here. (3) The code subtracts the mean of a row before the exponential,
+which overflows at low temperatures; here it is a log-sum-exp. (4) Samples of the anchor's class are ignored, the anchor
+too, except where the partner class is the same: then the anchor is its own positive. (5) The gate's batch normalization
+sees the pairs of the batch; a gate during training depends on the other pairs. (6) A penalty that drives gates to 0 or
+1 is not in the code and not here. (7) The code trains a linear classifier on detached features beside the loss; it only
+monitors.
 """
 
 from __future__ import annotations
+
+import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.checks import (
-    check_batch,
     check_choice,
-    check_embeddings,
-    check_in_range,
+    check_count,
+    check_entries,
+    check_flag,
+    check_generator,
     check_labels,
-    check_positive,
-    check_same_shape,
-    check_square,
+    check_module,
+    check_shapes,
 )
+from ..core.contrast import check_scale, check_temperature
+from ..core.precision import full_precision
 from ..core.similarity import normalize
+from ..models.apply import apply_network
+from ..models.class_pair_gate import ClassPairGate
 
-__all__ = ["ClassPairGate", "Hydra", "draw_partners", "gated_cosine", "gated_product", "pair_contrast", "pair_masks"]
+__all__ = [
+    "Hydra",
+    "HydraTerms",
+    "draw_partners",
+    "gated_cosine",
+    "gated_product",
+    "pair_masks",
+    "partner_contrast",
+]
+
+KINDS = ("arbitrary", "identical", "distinct")
+FORMS = ("cosine", "product", "two_view")
+SHORTEST = 1e-24  # squared length of a gated vector that has no direction any more
+COUNT_EPS = 1e-6  # the code adds it to the number of an anchor's positives
 
 
 def draw_partners(
@@ -61,24 +82,24 @@ def draw_partners(
         num_classes: number of classes.
         kind: ``"arbitrary"`` shuffles the labels of the batch, ``"identical"`` keeps the class, ``"distinct"`` draws
             one of the other classes (the batch may hold no sample of it).
-        generator: source of randomness, on the device of ``labels``.
+        generator: source of randomness.
 
     Returns:
         ``(N,)`` integer classes.
-
-    Raises:
-        TypeError: ``labels`` not integer.
-        ValueError: a label out of range, an unknown kind, or ``"distinct"`` with a single class.
     """
-    check_labels(labels, len(labels), num_classes=num_classes)
-    check_choice(("arbitrary", "identical", "distinct"), kind=kind)
+    check_shapes(labels=(labels, "n", int))
+    check_count(num_classes=num_classes)
+    labels = check_labels(labels, num_classes=num_classes)
+    check_choice(KINDS, kind=kind)
+    check_generator(generator)
+    where = labels.device if generator is None else generator.device
     if kind == "identical":
         return labels.clone()
     if kind == "arbitrary":
-        return labels[torch.randperm(len(labels), generator=generator, device=labels.device)]
+        return labels[torch.randperm(len(labels), generator=generator, device=where).to(labels.device)]
     if num_classes < 2:
         raise ValueError(f"num_classes: distinct partners need at least 2, got {num_classes}")
-    shift = torch.randint(1, num_classes, labels.shape, generator=generator, device=labels.device)
+    shift = torch.randint(1, num_classes, labels.shape, generator=generator, device=where).to(labels.device)
     return (labels + shift) % num_classes
 
 
@@ -91,17 +112,14 @@ def pair_masks(labels: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
 
     Returns:
         Positives and negatives, both ``(N, N)`` boolean.
-
-    Raises:
-        TypeError: not integer tensors.
-        ValueError: shapes differ or a label is negative.
     """
-    check_labels(labels, len(labels))
-    check_labels(partners, len(labels), name="partners")
+    check_shapes(labels=(labels, "n", int), partners=(partners, "n", int))
+    labels, partners = check_labels(labels), check_labels(partners, name="partners")
     positives = partners[:, None] == labels[None, :]  # (N, N)
     return positives, ~positives & (labels[:, None] != labels[None, :])
 
 
+@full_precision
 def gated_cosine(z: Tensor, gate: Tensor) -> Tensor:
     r"""Cosines in the subspace of each anchor: gate, then normalize.
 
@@ -115,41 +133,39 @@ def gated_cosine(z: Tensor, gate: Tensor) -> Tensor:
     Returns:
         ``(N, N)`` similarities; row i uses gate i. Where a gated vector is zero the similarity is 0.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN.
+    Example:
+        >>> z = torch.tensor([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+        >>> gated_cosine(z, torch.tensor([[0.0, 0.0, 1.0]]).repeat(2, 1)).round(decimals=3).tolist()
+        [[1.0, 1.0], [1.0, 1.0]]
     """
-    check_embeddings(z=z, gate=gate)
-    check_same_shape(z=z, gate=gate)
+    check_shapes(z=(z, "n k"), gate=(gate, "n k"))
+    check_entries(0, math.inf, gate=gate)
     z = normalize(z)  # changes no cosine; keeps the squares in range
     w = normalize(gate).square()
     lengths = w @ z.square().mT  # (N, N) squared length of key j in subspace i
-    scale = torch.where(lengths > 1e-24, lengths, torch.ones_like(lengths)).rsqrt()
+    scale = torch.where(lengths > SHORTEST, lengths, torch.ones_like(lengths)).rsqrt()
     return (w * z) @ z.mT * scale * scale.diagonal()[:, None]
 
 
+@full_precision
 def gated_product(z: Tensor, gate: Tensor, keys: Tensor | None = None) -> Tensor:
     """The later form of the code: normalize, then gate both sides, without normalizing again.
 
     Args:
         z: ``(N, k)`` anchors, any scale.
-        gate: ``(N, k)`` gates of the anchors.
+        gate: ``(N, k)`` gates of the anchors, in [0, 1].
         keys: ``(N, k)`` embeddings of a second view, or None: then the anchors.
 
     Returns:
         ``(N, N)`` similarities.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN.
     """
-    keys = z if keys is None else keys
-    check_embeddings(z=z, gate=gate, keys=keys)
-    check_same_shape(z=z, gate=gate, keys=keys)
-    return (normalize(z) * gate.square()) @ normalize(keys).mT
+    check_shapes(z=(z, "n k"), gate=(gate, "n k"), keys=(keys, "n k?"))
+    check_entries(0, 1, gate=gate)
+    return (normalize(z) * gate.square()) @ normalize(z if keys is None else keys).mT
 
 
-def pair_contrast(
+@full_precision
+def partner_contrast(
     similarity: Tensor, labels: Tensor, partners: Tensor, temperature: float | Tensor = 0.1, *, average: str = "pair"
 ) -> Tensor:
     """Each positive alone against all negatives of its anchor.
@@ -165,87 +181,40 @@ def pair_contrast(
     Returns:
         Scalar; 0 without any positive.
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, temperature not positive.
-
     Source: Wu et al. (2024), the objective as in the released code.
     """
-    check_square(similarity=similarity)
-    check_labels(labels, len(similarity))
-    check_positive(temperature=temperature)
+    check_shapes(similarity=(similarity, "n n"), labels=(labels, "n", int), partners=(partners, "n", int))
+    check_temperature(temperature)
     check_choice(("pair", "anchor"), average=average)
     positives, negatives = pair_masks(labels, partners)
     logits = similarity / temperature
-    others = logits.masked_fill(~negatives, -torch.inf).logsumexp(1, keepdim=True)  # (N, 1)
+    others = logits.masked_fill(~negatives, -math.inf).logsumexp(1, keepdim=True)  # (N, 1)
     # log(e^s + e^others) - s; without negatives others is minus infinity and the term is 0
     terms = F.softplus(others - logits, threshold=40).masked_fill(~positives, 0.0)  # (N, N)
     if average == "pair":
         return terms.sum() / positives.sum().clamp_min(1)
-    return (terms.sum(1) / (positives.sum(1) + 1e-6)).mean()
+    return (terms.sum(1) / (positives.sum(1) + COUNT_EPS)).mean()
 
 
-class ClassPairGate(nn.Module):
-    """From two classes to the gate of their subspace, symmetric in the classes.
+class HydraTerms(NamedTuple):
+    """What is minimized, and its parts: the contrast, and the cross-entropy of the monitoring classifier; scalars."""
 
-    Batch normalization uses the pairs of the batch in training mode and running statistics in evaluation mode.
-    """
-
-    def __init__(
-        self, num_classes: int, width: int, *, embedding_dim: int = 64, hidden: int = 128, fuse: bool = True
-    ) -> None:
-        """Make the table of class embeddings and the small network.
-
-        Args:
-            num_classes: number of classes.
-            width: number of dimensions to gate.
-            embedding_dim: size of a class embedding (512 in the code).
-            hidden: width of the hidden layer (1024 in the code).
-            fuse: whether to average the two embeddings; otherwise the gates of the two classes are multiplied.
-
-        Raises:
-            ValueError: a size not positive.
-        """
-        super().__init__()
-        check_positive(num_classes=num_classes, width=width, embedding_dim=embedding_dim, hidden=hidden)
-        self.fuse = fuse
-        self.embedding = nn.Embedding(num_classes, embedding_dim)
-        self.first = nn.Linear(embedding_dim, hidden)
-        self.second = nn.Linear(hidden, width)
-        self.norms = nn.ModuleList([nn.BatchNorm1d(embedding_dim), nn.BatchNorm1d(hidden)])
-
-    def forward(self, labels: Tensor, partners: Tensor) -> Tensor:
-        """Gates of class pairs.
-
-        Args:
-            labels: ``(N,)`` integer classes.
-            partners: ``(N,)`` integer classes.
-
-        Returns:
-            ``(N, width)`` in (0, 1).
-
-        Raises:
-            TypeError: not integer tensors.
-            ValueError: shapes differ, a class out of range, or a single pair in training mode.
-        """
-        classes = self.embedding.num_embeddings
-        check_labels(labels, len(labels), num_classes=classes)
-        check_labels(partners, len(labels), name="partners", num_classes=classes)
-        if self.training:
-            check_batch(len(labels), 2, name="labels", why="for the batch statistics of the gate")
-        a, b = self.embedding(labels), self.embedding(partners)  # (N, e)
-        return self._gate((a + b) / 2) if self.fuse else self._gate(a) * self._gate(b)
-
-    def _gate(self, e: Tensor) -> Tensor:
-        h = self.first(self.norms[0](e.relu()))  # (N, h)
-        return self.second(self.norms[1](h.relu())).sigmoid()
+    loss: Tensor
+    contrast: Tensor
+    classifier: Tensor
 
 
 class Hydra(nn.Module):
     """The whole method: backbone, projector, gates and a monitoring classifier, trained with one optimizer.
 
-    A step is ``loss = hydra(images, labels, draw_partners(labels, classes))``. Only ``backbone`` is kept afterwards.
-    Several augmented views of an image enter as ordinary samples of its class.
+    Only ``backbone`` is kept afterwards. Several augmented views of an image enter as ordinary samples of its class.
+
+    Example:
+        >>> hydra, labels = Hydra(nn.Linear(8, 16), 16, 3), torch.tensor([0, 1, 2, 0, 1, 2])
+        >>> hydra.loss(torch.rand(6, 8), labels)._fields
+        ('loss', 'contrast', 'classifier')
+        >>> hydra(torch.rand(6, 8), labels, labels.roll(1)).shape  # embeddings in the subspace of two classes
+        torch.Size([6, 32])
     """
 
     def __init__(
@@ -256,7 +225,13 @@ class Hydra(nn.Module):
         *,
         width: int = 32,
         hidden: int = 64,
+        embedding_dim: int = 64,
+        gate_hidden: int = 128,
+        fuse: bool = True,
         temperature: float = 0.1,
+        kind: str = "arbitrary",
+        form: str = "cosine",
+        learned_scale: bool = False,
         gating: bool = True,
     ) -> None:
         """Put projector, gates and classifier on a backbone.
@@ -267,43 +242,88 @@ class Hydra(nn.Module):
             num_classes: number of classes.
             width: dimensions of the embeddings and of the gates (256 in the code).
             hidden: hidden width of the projector (2048 in the code).
-            temperature: of the contrast.
+            embedding_dim: of a class in the table of the gates (512 in the code).
+            gate_hidden: hidden width of the gates (1024 in the code).
+            fuse: see `ClassPairGate`.
+            temperature: of the contrast; where the scale is learned, it starts at one over it.
+            kind: of the partner classes, see `draw_partners`.
+            form: ``"cosine"``, ``"product"`` or ``"two_view"``, see the top of this file.
+            learned_scale: whether the scale is trained, as in the code's ``"two_view"``.
             gating: False leaves all gates open, to compare with.
-
-        Raises:
-            ValueError: a size or the temperature not positive.
         """
         super().__init__()
-        check_positive(feature_dim=feature_dim, width=width, hidden=hidden, temperature=temperature)
-        check_in_range(2, float("inf"), num_classes=num_classes)
-        self.backbone, self.temperature = backbone, temperature
+        check_module(backbone=backbone)
+        check_count(feature_dim=feature_dim, width=width, hidden=hidden)
+        check_count(2, num_classes=num_classes)
+        check_temperature(temperature)
+        check_choice(KINDS, kind=kind)
+        check_choice(FORMS, form=form)
+        check_flag(learned_scale=learned_scale, gating=gating)
+        self.backbone, self.feature_dim, self.num_classes = backbone, feature_dim, num_classes
+        self.kind, self.form = kind, form
         self.projector = nn.Sequential(
             nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.LayerNorm(width)
         )
-        self.gate = ClassPairGate(num_classes, width) if gating else None
+        gate = ClassPairGate(num_classes, width, embedding_dim=embedding_dim, hidden=gate_hidden, fuse=fuse)
+        self.gate = gate if gating else None
         self.probe = nn.Linear(feature_dim, num_classes)
-
-    def contrast(self, x: Tensor, labels: Tensor, partners: Tensor) -> tuple[Tensor, Tensor]:
-        """The contrastive loss (scalar) and the ``(N, feature_dim)`` features behind it."""
-        features = self.backbone(x)
-        z = self.projector(features)  # (N, k)
-        gate = torch.ones_like(z) if self.gate is None else self.gate(labels, partners)
-        return pair_contrast(gated_cosine(z, gate), labels, partners, self.temperature), features
+        self.log_scale = nn.Parameter(torch.tensor(-math.log(temperature)), requires_grad=learned_scale)
 
     def forward(self, x: Tensor, labels: Tensor, partners: Tensor) -> Tensor:
-        """Contrastive loss plus the cross-entropy of the classifier on detached features.
+        """Embeddings ``(N, width)`` of a batch x as they are compared: each in the subspace of its two classes."""
+        z, gate = self._embed(x, "x"), self._open(x, labels, partners)
+        return gate * z
+
+    def loss(
+        self, x: Tensor, labels: Tensor, second: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> HydraTerms:
+        """Partner classes are drawn and the samples compared.
 
         Args:
             x: a batch that the backbone takes, N samples.
             labels: ``(N,)`` integer classes.
-            partners: ``(N,)`` partner classes, see `draw_partners`.
-
-        Returns:
-            Scalar.
-
-        Raises:
-            TypeError: wrong dtype.
-            ValueError: shapes do not fit, a class out of range.
+            second: another view of the same samples, for ``"two_view"`` only.
+            generator: of the partner classes.
         """
-        loss, features = self.contrast(x, labels, partners)
-        return loss + F.cross_entropy(self.probe(features.detach()), labels)
+        partners = draw_partners(labels, self.num_classes, self.kind, generator=generator)
+        return self.compare(x, labels, partners, second)
+
+    def compare(self, x: Tensor, labels: Tensor, partners: Tensor, second: Tensor | None = None) -> HydraTerms:
+        """The losses for given partner classes, ``(N,)``; otherwise as `loss`."""
+        if (second is not None) != (self.form == "two_view"):
+            wanted = "a second view of the samples" if self.form == "two_view" else "None"
+            raise ValueError(f"second: form={self.form!r} takes {wanted}, got {type(second).__name__}")
+        gate = self._open(x, labels, partners)
+        features = self._features(x, "x")
+        z = self.projector(features)  # (N, k)
+        if self.form == "cosine":
+            similarity = gated_cosine(z, gate)
+        else:
+            similarity = gated_product(z, gate, None if second is None else self._embed(second, "second"))
+        check_scale(self.log_scale)
+        temperature = (-self.log_scale).exp()
+        average = "anchor" if self.form == "two_view" else "pair"
+        contrast = partner_contrast(similarity, labels, partners, temperature, average=average)
+        classifier = F.cross_entropy(self.probe(features.detach()).float(), check_labels(labels))
+        return HydraTerms(contrast + classifier, contrast, classifier)
+
+    def _features(self, x: Tensor, name: str) -> Tensor:
+        features = apply_network(self.backbone, "n d", **{name: x})
+        if features.shape[1] != self.feature_dim:
+            raise ValueError(
+                f"{name}: the backbone was to give feature_dim={self.feature_dim} features, "
+                f"it gives {features.shape[1]}"
+            )
+        return features
+
+    def _embed(self, x: Tensor, name: str) -> Tensor:
+        return self.projector(self._features(x, name))
+
+    def _open(self, x: Tensor, labels: Tensor, partners: Tensor) -> Tensor:
+        """The gates ``(N, k)``."""
+        check_shapes(x=(x, "... k"), labels=(labels, "n", int), partners=(partners, "n", int))
+        labels = check_labels(labels, len(x), num_classes=self.num_classes)
+        partners = check_labels(partners, len(x), name="partners", num_classes=self.num_classes)
+        if self.gate is None:
+            return torch.ones(len(x), self.projector[2].out_features, device=x.device)
+        return self.gate(labels, partners)

@@ -21,8 +21,9 @@ normalized before mixing in the code, and so here. (3) The test is strict, dista
 diagonal of both views. (4) Boxes have width and height 1 for the whole image, so in an image that is not square the
 distance is anisotropic. (5) PixContrast is not in the release; its temperature of 0.3 comes from a third-party
 implementation. (6) Images without overlap count as 0 and stay in the mean, in both losses. (7) For
-:math:`\gamma < 1` a 1e-6 is added under the power, as released: the slope at 0 would be infinite. (8) The release has
-an optional loss on pooled maps, off by default; it is left out here.
+:math:`\gamma < 1` a 1e-6 is added under the power, as released: the slope at 0 would be infinite. (8) The release moves
+the teacher before each step; here it moves after each, which is the same. (9) The release has an optional loss on
+pooled maps, off by default; it is left out here.
 """
 
 from __future__ import annotations
@@ -35,21 +36,39 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.checks import (
+    check_callable,
     check_choice,
-    check_embeddings,
+    check_count,
+    check_generator,
     check_in_range,
-    check_mask,
+    check_module,
     check_positive,
-    check_same_length,
-    check_same_shape,
+    check_shapes,
+    check_type,
 )
+from ..core.contrast import check_temperature
+from ..core.precision import full_precision
 from ..core.similarity import normalize
 from ..core.teacher import MomentumTeacher
+from ..models.apply import apply_network
 
-__all__ = ["PixPro", "PixelPropagation", "cell_centers", "crop", "draw_boxes", "momentum_at", "pix_contrast", "pixpro"]
-__all__ += ["positive_cells", "propagate", "training_step"]
+__all__ = [
+    "PixPro",
+    "PixelPropagation",
+    "cell_centers",
+    "crop",
+    "draw_boxes",
+    "momentum_at",
+    "pix_contrast",
+    "pixpro",
+    "positive_cells",
+    "propagate_cells",
+]
+
+EPS = 1e-6  # the release adds it to the number of positives, and under a power below 1
 
 
+@full_precision
 def cell_centers(boxes: Tensor, height: int, width: int) -> Tensor:
     """Where the centers of the cells of a map lie in the original image.
 
@@ -60,19 +79,16 @@ def cell_centers(boxes: Tensor, height: int, width: int) -> Tensor:
 
     Returns:
         ``(N, height * width, 2)`` as (x, y), row by row.
-
-    Raises:
-        TypeError: boxes not floating.
-        ValueError: shape not (N, 4), a box without area, a size below 1.
     """
     _check_boxes(boxes=boxes)
-    check_positive(height=height, width=width)
+    check_count(height=height, width=width)
     x0, y0, x1, y1 = boxes[:, :, None].unbind(1)  # (N, 1) each
     x = x0 + (torch.arange(width).to(boxes) + 0.5) * (x1 - x0) / width  # (N, W)
     y = y0 + (torch.arange(height).to(boxes) + 0.5) * (y1 - y0) / height  # (N, H)
     return torch.stack([x.repeat(1, height), y.repeat_interleave(width, 1)], 2)
 
 
+@full_precision
 def positive_cells(boxes1: Tensor, boxes2: Tensor, height: int, width: int, threshold: float = 0.7) -> Tensor:
     """Which cells of two crops lie closer than ``threshold``, measured in the larger cell diagonal of both.
 
@@ -86,9 +102,10 @@ def positive_cells(boxes1: Tensor, boxes2: Tensor, height: int, width: int, thre
     Returns:
         ``(N, P, P)`` boolean, P = height * width; row a cell of view 1, column a cell of view 2.
 
-    Raises:
-        TypeError: boxes not floating.
-        ValueError: shapes do not fit, a box without area, a value not positive.
+    Example:
+        >>> box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])  # one crop, and its mirror image
+        >>> positive_cells(box, box[:, [2, 1, 0, 3]], 1, 3, 0.3).int().tolist()
+        [[[0, 0, 1], [0, 1, 0], [1, 0, 0]]]
     """
     _check_boxes(boxes1=boxes1, boxes2=boxes2)
     check_positive(threshold=threshold)
@@ -99,7 +116,8 @@ def positive_cells(boxes1: Tensor, boxes2: Tensor, height: int, width: int, thre
     return distance / torch.maximum(*diagonals)[:, None, None] < threshold
 
 
-def propagate(x: Tensor, transformed: Tensor, *, gamma: float = 2.0, clamp: float = 0.0) -> Tensor:
+@full_precision
+def propagate_cells(x: Tensor, transformed: Tensor, *, gamma: float = 2.0, clamp: float = 0.0) -> Tensor:
     r"""Replace each cell by a mixture of the cells of its own map: :math:`y_i \propto \sum_j s_{ij}\hat g_j`.
 
     The weight is :math:`s_{ij} = \max(\cos(x_i, x_j), c)^\gamma`. A large exponent leaves each cell by itself, 0 gives
@@ -114,29 +132,25 @@ def propagate(x: Tensor, transformed: Tensor, *, gamma: float = 2.0, clamp: floa
     Returns:
         ``(N, D, H, W)`` with unit cells.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, a value out of range.
-
     Source: Xie et al. (2021), section 3.3; released ``PixPro.py``.
     """
-    check_embeddings(ndim=4, x=x, transformed=transformed)
-    check_same_shape(**{"x[:, 0]": x[:, 0], "transformed[:, 0]": transformed[:, 0]})
+    check_shapes(x=(x, "n c h w"), transformed=(transformed, "n d h w"))
     check_in_range(0, math.inf, gamma=gamma)
     check_in_range(0, 1, clamp=clamp)
     cells = normalize(_cells(x))  # (N, P, C)
-    similarity = (cells @ cells.mT).clamp_min(clamp)  # (N, P, P)
+    similarity = (cells @ cells.mT).clamp(clamp, 1)  # (N, P, P); rounding can lift a cosine above 1
     if gamma < 1:
-        similarity = similarity + 1e-6
+        similarity = similarity + EPS
     y = normalize(similarity**gamma @ normalize(_cells(transformed)))  # (N, P, D)
     return y.mT.unflatten(2, x.shape[2:])
 
 
+@full_precision
 def pixpro(y1: Tensor, y2: Tensor, k1: Tensor, k2: Tensor, positives: Tensor) -> Tensor:
     """PixPro: cells of the propagated map predict the momentum encoder's cells at the same place.
 
     Args:
-        y1: ``(N, C, H, W)`` propagated map of the first view, see `propagate`.
+        y1: ``(N, C, H, W)`` propagated map of the first view, see `propagate_cells`.
         y2: the same of the second view.
         k1: momentum projections of the first view, any scale; detached here.
         k2: the same of the second view.
@@ -145,26 +159,25 @@ def pixpro(y1: Tensor, y2: Tensor, k1: Tensor, k2: Tensor, positives: Tensor) ->
     Returns:
         Scalar in [-4, 4].
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes differ, NaN.
-
     Source: Xie et al. (2021), equation 4; released loss.
     """
-    _check_maps(positives, y1=y1, y2=y2, k1=k1, k2=k2)
+    check_shapes(y1=(y1, "n c h w"), y2=(y2, "n c h w"), k1=(k1, "n c h w"), k2=(k2, "n c h w"))
+    _check_positives(positives, y1)
     return -2 * (_mean_cosine(y1, k2, positives) + _mean_cosine(y2, k1, positives.mT)).mean()
 
 
+@full_precision
 def pix_contrast(x1: Tensor, x2: Tensor, k1: Tensor, k2: Tensor, positives: Tensor, temperature: float = 0.3) -> Tensor:
     """PixContrast: each cell looks for the cells at its place among all cells of the other view.
 
-    ``x1`` and ``x2`` are the projections ``(N, C, H, W)`` at any scale, without propagation; the other tensors, the
-    result (a scalar, at least 0) and the errors are as in `pixpro`, and ``temperature`` must be positive.
+    ``x1`` and ``x2`` are the projections ``(N, C, H, W)`` at any scale, without propagation; the other tensors and the
+    result (a scalar, at least 0) are as in `pixpro`, and ``temperature`` must be positive.
 
     Source: Xie et al. (2021), equation 2.
     """
-    _check_maps(positives, x1=x1, x2=x2, k1=k1, k2=k2)
-    check_positive(temperature=temperature)
+    check_shapes(x1=(x1, "n c h w"), x2=(x2, "n c h w"), k1=(k1, "n c h w"), k2=(k2, "n c h w"))
+    _check_positives(positives, x1)
+    check_temperature(temperature)
     both = _cell_contrast(x1, k2, positives, temperature) + _cell_contrast(x2, k1, positives.mT, temperature)
     return both.mean() / 2
 
@@ -178,60 +191,74 @@ def draw_boxes(
         n: how many.
         scale: range of the area.
         flip: probability that a box is mirrored (x0 > x1).
-        generator: on the CPU; the global state of torch if None.
-
-    Raises:
-        ValueError: a range out of order or out of bounds.
+        generator: source of the draws.
     """
-    check_positive(n=n, **{"scale[0]": scale[0]})
+    check_count(n=n)
+    check_type((tuple, list), scale=scale)
+    if len(scale) != 2:
+        raise ValueError(f"scale: expected the lowest and the highest area, got {len(scale)} numbers")
+    check_in_range(EPS, 1, **{"scale[0]": scale[0]})
     check_in_range(scale[0], 1, **{"scale[1]": scale[1]})
     check_in_range(0, 1, flip=flip)
-    u = torch.rand(4, n, generator=generator)
+    check_generator(generator)
+    u = torch.rand(4, n, generator=generator, device="cpu" if generator is None else generator.device)
     side = (scale[0] + (scale[1] - scale[0]) * u[0]).sqrt()
     x0, y0 = u[1] * (1 - side), u[2] * (1 - side)
     boxes = torch.stack([x0, y0, x0 + side, y0 + side], 1)
     return torch.where((u[3] < flip)[:, None], boxes[:, [2, 1, 0, 3]], boxes)
 
 
+@full_precision
 def crop(images: Tensor, boxes: Tensor, height: int, width: int) -> Tensor:
     """Cut the boxes ``(N, 4)`` of `draw_boxes` out of images and resize them, bilinearly; mirrored where x0 > x1.
 
-    ``(N, C, h, w)`` becomes ``(N, C, height, width)``. Shapes that do not fit, NaN and boxes without area are refused.
+    ``(N, C, h, w)`` becomes ``(N, C, height, width)``.
     """
-    check_embeddings(ndim=4, images=images)
-    check_same_length(images=images, boxes=boxes)
-    grid = 2 * cell_centers(boxes.to(images), height, width) - 1  # pixels are cells; grid_sample counts from -1 to 1
+    check_shapes(images=(images, "n c h w"), boxes=(boxes, "n 4"))
+    grid = 2 * cell_centers(boxes, height, width) - 1  # pixels are cells; grid_sample counts from -1 to 1
     return F.grid_sample(images, grid.unflatten(1, (height, width)), padding_mode="border", align_corners=False)
 
 
 def momentum_at(step: int, total: int, start: float = 0.99) -> float:
-    """Momentum of the teacher at a step of ``total``, rising along a cosine from ``start`` to 1; checks its ranges."""
-    check_positive(total=total)
-    check_in_range(0, total, step=step)
+    """Momentum of the teacher at a step of ``total``, rising along a cosine from ``start`` to 1."""
+    check_count(total=total)
+    check_count(0, total, step=step)
     check_in_range(0, 1, start=start)
     return 1 - (1 - start) * (math.cos(math.pi * step / total) + 1) / 2
 
 
 class PixelPropagation(nn.Module):
-    """`propagate` with its learned transform: a 1x1 convolution, or the identity with ``layers=0``."""
+    """`propagate_cells` with its learned transform: a 1x1 convolution, or the identity with ``layers=0``."""
 
     def __init__(self, channels: int, *, layers: int = 1, gamma: float = 2.0, clamp: float = 0.0) -> None:
-        """Make the transform of ``channels`` channels; `gamma` and `clamp` as in `propagate`."""
+        """Make the transform of ``channels`` channels; `gamma` and `clamp` as in `propagate_cells`."""
         super().__init__()
-        check_choice(("0", "1"), layers=str(layers))
-        self.gamma, self.clamp = gamma, clamp
+        check_count(channels=channels)
+        check_count(0, 1, layers=layers)
+        check_in_range(0, math.inf, gamma=gamma)
+        check_in_range(0, 1, clamp=clamp)
+        self.channels, self.gamma, self.clamp = channels, gamma, clamp
         self.transform: nn.Module = nn.Conv2d(channels, channels, 1) if layers else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         """Smooth ``(N, C, H, W)``; the cells of the result have length one."""
-        return propagate(x, self.transform(x), gamma=self.gamma, clamp=self.clamp)
+        check_shapes(x=(x, f"n {self.channels} h w"))
+        return propagate_cells(x, apply_network(self.transform, "n c h w", x=x), gamma=self.gamma, clamp=self.clamp)
 
 
 class PixPro(nn.Module):
     """An encoder of maps with its projector, its momentum copy and, for PixPro, the propagation.
 
     The propagation stands on the online branch only and is thrown away after training, as the projector is.
+
+    Example:
+        >>> model = PixPro(nn.Conv2d(3, 8, 3, 4, 1), 8, dim=4, hidden=6)  # train with `after_step` after each step
+        >>> images = torch.rand(5, 3, 32, 32)
+        >>> bool(-4 <= model.loss(images) <= 4), model(images).shape
+        (True, torch.Size([5, 8, 8, 8]))
     """
+
+    steps: Tensor
 
     def __init__(
         self,
@@ -244,7 +271,10 @@ class PixPro(nn.Module):
         threshold: float = 0.7,
         gamma: float = 2.0,
         temperature: float = 0.3,
+        scale: tuple[float, float] = (0.3, 1.0),
         momentum: float = 0.99,
+        total_steps: int | None = None,
+        augment: Callable[..., Tensor] | None = None,
     ) -> None:
         """Put projector, propagation and teacher around an encoder.
 
@@ -255,58 +285,70 @@ class PixPro(nn.Module):
             hidden: width of the projector.
             objective: ``"pixpro"``, ``"plain"`` (PixPro without propagation) or ``"contrast"``.
             threshold: see `positive_cells`.
-            gamma: see `propagate`.
+            gamma: see `propagate_cells`.
             temperature: of ``"contrast"``.
+            scale: range of the area of a crop, see `draw_boxes`; the paper starts at 0.08 of large pictures.
             momentum: of the teacher at the start.
+            total_steps: after which the momentum has risen to 1, see `momentum_at`; None keeps it as it is.
+            augment: changes color or noise of the crops and must not move pixels; called as
+                ``augment(crops, generator=generator)``.
         """
         super().__init__()
+        check_module(encoder=encoder)
+        check_count(channels=channels, dim=dim, hidden=hidden)
         check_choice(("pixpro", "plain", "contrast"), objective=objective)
-        check_positive(threshold=threshold, temperature=temperature)
+        check_positive(threshold=threshold)
+        check_temperature(temperature)
+        draw_boxes(1, scale, generator=torch.Generator())  # checks the scale
+        if total_steps is not None:
+            check_count(total_steps=total_steps)
+        if augment is not None:
+            check_callable(augment=augment)
         projector = nn.Sequential(
             nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.ReLU(), nn.Conv2d(hidden, dim, 1)
         )
-        self.encoder = encoder
         self.online = nn.Sequential(encoder, projector)
         self.propagation = PixelPropagation(dim, gamma=gamma) if objective == "pixpro" else nn.Identity()
         self.teacher = MomentumTeacher(self.online, momentum)
-        self.objective, self.threshold, self.temperature, self.start = objective, threshold, temperature, momentum
+        self.objective, self.threshold, self.temperature, self.scale = objective, threshold, temperature, scale
+        self.start, self.total_steps, self.augment = momentum, total_steps, augment
+        self.register_buffer("steps", torch.tensor(0))
 
-    def forward(self, views1: Tensor, views2: Tensor, boxes1: Tensor, boxes2: Tensor) -> Tensor:
-        """Loss of two crops ``(N, c, h, w)`` of the same images, cut at ``boxes1`` and ``boxes2``, ``(N, 4)``."""
-        x1, x2 = self.online(views1), self.online(views2)
-        k1, k2 = self.teacher(views1), self.teacher(views2)
+    def forward(self, images: Tensor) -> Tensor:
+        """The encoder's maps of ``(N, c, h, w)`` images, which are kept after training."""
+        check_shapes(images=(images, "n c h w"))
+        return apply_network(self.online[0], "n c h w", images=images)
+
+    def loss(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Two crops of each of ``(N, c, h, w)`` images are drawn and compared; scalar."""
+        check_shapes(images=(images, "n c h w"))
+        boxes = [draw_boxes(len(images), self.scale, generator=generator).to(images.device) for _ in range(2)]
+        views = [crop(images, b, images.shape[2], images.shape[3]) for b in boxes]
+        if self.augment is not None:
+            views = [self.augment(v, generator=generator) for v in views]
+        return self.compare(*views, *boxes)
+
+    def compare(self, view1: Tensor, view2: Tensor, boxes1: Tensor, boxes2: Tensor) -> Tensor:
+        """Loss of two crops ``(N, c, h, w)`` of the same images, cut at ``boxes1`` and ``boxes2``, ``(N, 4)``; scalar.
+
+        The teacher follows the mode of the model, as in the release: its normalization sees batches, too.
+        """
+        check_shapes(view1=(view1, "n c h w"), view2=(view2, "n c h w"), boxes1=(boxes1, "n 4"), boxes2=(boxes2, "n 4"))
+        x1, x2 = (apply_network(self.online, "n c h w", **x) for x in ({"view1": view1}, {"view2": view2}))
+        with torch.no_grad():
+            k1, k2 = (apply_network(self.teacher.network, "n c h w", **x) for x in ({"view1": view1}, {"view2": view2}))
         positives = positive_cells(boxes1, boxes2, x1.shape[2], x1.shape[3], self.threshold)
         if self.objective == "contrast":
             return pix_contrast(x1, x2, k1, k2, positives, self.temperature)
         return pixpro(self.propagation(x1), self.propagation(x2), k1, k2, positives)
 
-
-def training_step(
-    model: PixPro,
-    optimizer: torch.optim.Optimizer,
-    images: Tensor,
-    step: int,
-    total: int,
-    *,
-    augment: Callable[[Tensor], Tensor] | None = None,
-    generator: torch.Generator | None = None,
-) -> float:
-    """One step: draw two crops of each image, move the teacher *before* it is asked, then the student.
-
-    ``images`` are ``(N, c, h, w)``, ``step`` of ``total`` sets the momentum, ``augment`` changes color or noise of the
-    crops and must not move pixels, ``generator`` draws the crops. Returns the loss.
-    """
-    boxes = [draw_boxes(len(images), generator=generator).to(images) for _ in range(2)]
-    views = [crop(images, b, images.shape[2], images.shape[3]) for b in boxes]
-    if augment is not None:
-        views = [augment(v) for v in views]
-    model.teacher.momentum = momentum_at(step, total, model.start)
-    model.teacher.update(model.online)
-    loss = model(*views, *boxes)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+    def after_step(self) -> None:
+        """Move the teacher toward the student, the less the later."""
+        if self.total_steps is not None:
+            step = min(int(self.steps) + 1, self.total_steps)  # the next one: it sees the teacher that moves now
+            self.teacher.momentum = momentum_at(step, self.total_steps, self.start)
+        self.teacher.update(self.online)
+        self.steps += 1
 
 
 def _cells(maps: Tensor) -> Tensor:
@@ -319,7 +361,7 @@ def _cosines(x: Tensor, k: Tensor) -> Tensor:
 
 def _mean_cosine(y: Tensor, k: Tensor, positives: Tensor) -> Tensor:
     mask = positives.to(y.dtype)
-    return (mask * _cosines(y, k)).sum((1, 2)) / (mask.sum((1, 2)) + 1e-6)  # (N,)
+    return (mask * _cosines(y, k)).sum((1, 2)) / (mask.sum((1, 2)) + EPS)  # (N,)
 
 
 def _cell_contrast(x: Tensor, k: Tensor, positives: Tensor, temperature: float) -> Tensor:
@@ -331,18 +373,14 @@ def _cell_contrast(x: Tensor, k: Tensor, positives: Tensor, temperature: float) 
     return loss.sum(1) / matched.sum(1).clamp_min(1)  # (N,)
 
 
-def _check_maps(positives: Tensor, **maps: Tensor) -> None:
-    check_embeddings(ndim=4, **maps)
-    check_same_shape(**maps)
-    n, _, height, width = maps["k1"].shape
-    check_mask(positives, (n, height * width, height * width), name="positives")
+def _check_positives(positives: Tensor, maps: Tensor) -> None:
+    n, _, height, width = maps.shape
+    p = height * width
+    check_shapes(maps=(maps[:, 0, 0, 0], "n"), positives=(positives, f"{n} {p} {p}", bool))
 
 
 def _check_boxes(**boxes: Tensor) -> None:
-    check_embeddings(ndim=2, **boxes)
-    check_same_shape(**boxes)
+    check_shapes(**{name: (x, "n 4") for name, x in boxes.items()})
     for name, x in boxes.items():
-        if x.shape[1] != 4:
-            raise ValueError(f"{name}: expected shape (N, 4), one (x0, y0, x1, y1) a row, got {tuple(x.shape)}")
         if not torch.compiler.is_compiling() and (x[:, :2] == x[:, 2:]).any():
             raise ValueError(f"{name}: expected boxes with an area, got one with x0 = x1 or y0 = y1")

@@ -38,86 +38,78 @@ from torch import Tensor, nn
 
 from ..core.checks import (
     check_batch,
-    check_embeddings,
+    check_generator,
     check_in_range,
     check_labels,
-    check_positive,
-    check_same_length,
-    check_same_shape,
+    check_module,
+    check_shapes,
 )
+from ..core.contrast import check_temperature
+from ..core.precision import full_precision
 from ..core.similarity import normalize
+from ..models.apply import apply_network
 
 __all__ = [
-    "Factors",
     "SepCLR",
     "SepCLRTerms",
     "attribute_alignment",
-    "draw_factors",
     "gaussian_alignment",
     "gaussian_uniformity",
     "joint_concentration",
-    "overlay",
-    "pin",
+    "pin_background",
     "sepclr",
-    "sepclr_terms",
-    "training_step",
 ]
 
 
 class SepCLRTerms(NamedTuple):
-    """The four terms, each before its weight.
+    """The objective and its four terms, each before its weight.
 
     Attributes:
+        loss: scalar, the weighted sum.
         common: scalar, alignment and uniformity of the common code.
         salient: scalar, alignment of the targets' salient codes and uniformity of the pinned ones.
         infoless: scalar, size of the background's salient codes.
         joint: scalar, `joint_concentration` of both codes.
     """
 
+    loss: Tensor
     common: Tensor
     salient: Tensor
     infoless: Tensor
     joint: Tensor
 
 
+@full_precision
 def gaussian_alignment(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor:
-    r"""Mean of :math:`\lVert x_i - y_i\rVert^2/2\tau` over the rows of two ``(n, d)`` tensors.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, empty, NaN, temperature not positive.
-    """
-    check_embeddings(x=x, y=y)
-    check_same_shape(x=x, y=y)
-    check_positive(temperature=temperature)
-    return (x - y).square().sum(1).mean() / (2 * temperature)
+    r"""Mean of :math:`\lVert x_i - y_i\rVert^2/2\tau` over the rows of two ``(n, d)`` tensors."""
+    check_shapes(x=(x, "n d"), y=(y, "n d"))
+    check_temperature(temperature)
+    return _exponents((x - y).square().sum(1), temperature, x=x, y=y).mean()
 
 
+@full_precision
 def gaussian_uniformity(x: Tensor, temperature: float = 0.5) -> Tensor:
     r"""Logarithm of the mean Gaussian kernel :math:`e^{-\lVert x_i-x_j\rVert^2/2\tau}` of the pairs i < j.
 
     Args:
-        x: ``(n, d)``, used as it is.
+        x: ``(n, d)``, used as it is, at least two rows.
         temperature: :math:`\tau > 0`.
 
     Returns:
         Scalar, at most 0; 0 if all rows are equal.
 
-    Raises:
-        TypeError: not floating.
-        ValueError: fewer than two rows, NaN, temperature not positive.
-
     Source: Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity (2020),
         with :math:`t = 1/2\tau`.
     """
-    check_embeddings(x=x)
-    check_positive(temperature=temperature)
+    check_shapes(x=(x, "n d"))
+    check_temperature(temperature)
     check_batch(len(x), 2, name="x", why="to have a pair")
     i, j = torch.triu_indices(len(x), len(x), 1, device=x.device)
-    exponents = -(x[i] - x[j]).square().sum(1) / (2 * temperature)  # (n(n-1)/2,)
-    return exponents.logsumexp(0) - math.log(len(exponents))
+    exponents = _exponents((x[i] - x[j]).square().sum(1), temperature, x=x)  # (n(n-1)/2,)
+    return (-exponents).logsumexp(0) - math.log(len(exponents))
 
 
+@full_precision
 def joint_concentration(c: Tensor, s: Tensor, temperature: float = 0.5) -> Tensor:
     r"""Kernel estimate of minus the joint entropy of two codes, :math:`J(c, s)`; the objective lowers it (k-JEM).
 
@@ -129,20 +121,16 @@ def joint_concentration(c: Tensor, s: Tensor, temperature: float = 0.5) -> Tenso
     Returns:
         Scalar in [-log n, 0]: 0 if all rows coincide in both codes, -log n if all are far apart in one of them.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: different numbers of rows, NaN, temperature not positive.
-
     Source: Louiset et al. (2024), released ``losses.py``.
     """
-    check_embeddings(c=c, s=s)
-    check_same_length(c=c, s=s)
-    check_positive(temperature=temperature)
-    distances = _squared_distances(c) + _squared_distances(s)  # (n, n)
-    return ((-distances / (2 * temperature)).logsumexp(1) - math.log(len(c))).mean()
+    check_shapes(c=(c, "n d"), s=(s, "n e"))
+    check_temperature(temperature)
+    exponents = _exponents(_squared_distances(c) + _squared_distances(s), temperature, c=c, s=s)  # (n, n)
+    return ((-exponents).logsumexp(1) - math.log(len(c))).mean()
 
 
-def pin(s: Tensor, labels: Tensor) -> Tensor:
+@full_precision
+def pin_background(s: Tensor, labels: Tensor) -> Tensor:
     """The salient code of a target as it is, that of a background sample replaced by the constant 0.
 
     Args:
@@ -151,40 +139,13 @@ def pin(s: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         ``(n, e)``; the gradient reaches targets only.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, a label other than 0 and 1.
     """
-    check_embeddings(s=s)
-    check_labels(labels, len(s), num_classes=2)
+    check_shapes(s=(s, "n e"), labels=(labels, "n", int))
+    labels = check_labels(labels, len(s), num_classes=2)
     return s.masked_fill((labels == 0)[:, None], 0.0)
 
 
-def sepclr_terms(
-    c1: Tensor, c2: Tensor, s1: Tensor, s2: Tensor, labels: Tensor, temperature: float = 0.5
-) -> SepCLRTerms:
-    """The four terms of the objective; arguments and errors as in `sepclr`."""
-    check_embeddings(c1=c1, c2=c2, s1=s1, s2=s2)
-    check_same_shape(c1=c1, c2=c2)
-    check_same_shape(s1=s1, s2=s2)
-    check_same_length(c1=c1, s1=s1)
-    check_batch(len(c1), 2, name="c1", why="to have a pair")
-    c1, c2 = normalize(c1), normalize(c2)
-    t1, t2 = pin(s1, labels), pin(s2, labels)
-    target, background = labels == 1, labels == 0
-    zero = s1.new_zeros(())  # what a mean over nobody counts
-
-    common = gaussian_alignment(c1, c2, temperature)
-    common = common + gaussian_uniformity(c1, temperature) + gaussian_uniformity(c2, temperature)
-    salient = gaussian_alignment(s1[target], s2[target], temperature) if target.any() else zero
-    salient = salient + gaussian_uniformity(t1, temperature) + gaussian_uniformity(t2, temperature)
-    sizes = torch.stack([s1, s2])[:, background].square().sum(2) / (2 * temperature)  # (2, |B|)
-    infoless = sizes.mean() if background.any() else zero
-    joint = (joint_concentration(c1, t1, temperature) + joint_concentration(c2, t2, temperature)) / 2
-    return SepCLRTerms(common, salient, infoless, joint)
-
-
+@full_precision
 def sepclr(
     c1: Tensor,
     c2: Tensor,
@@ -196,7 +157,7 @@ def sepclr(
     salient_weight: float = 1.0,
     infoless_weight: float = 10.0,
     joint_weight: float = 10.0,
-) -> Tensor:
+) -> SepCLRTerms:
     r"""SepCLR: two codes, one for what all samples share and one for what only targets show.
 
     Args:
@@ -211,21 +172,39 @@ def sepclr(
         joint_weight: :math:`\lambda`.
 
     Returns:
-        Scalar.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, fewer than two samples, NaN, a label other than 0 and 1, a value out of range.
+        `SepCLRTerms`.
 
     Source: Louiset et al. (2024), released training scripts.
+
+    Example:
+        >>> equal, labels = torch.ones(4, 3), torch.tensor([0, 0, 1, 1])
+        >>> terms = sepclr(equal, equal, equal, equal, labels)  # collapsed: only the background's size is left
+        >>> round(terms.common.item(), 3), round(terms.infoless.item(), 3)
+        (0.0, 3.0)
     """
+    check_shapes(c1=(c1, "n d"), c2=(c2, "n d"), s1=(s1, "n e"), s2=(s2, "n e"), labels=(labels, "n", int))
+    labels = check_labels(labels, len(c1), num_classes=2)
+    check_temperature(temperature)
+    check_batch(len(c1), 2, name="c1", why="to have a pair")
     weights = {"salient_weight": salient_weight, "infoless_weight": infoless_weight, "joint_weight": joint_weight}
     check_in_range(0, math.inf, **weights)
-    terms = sepclr_terms(c1, c2, s1, s2, labels, temperature)
-    weighted = salient_weight * terms.salient + infoless_weight * terms.infoless + joint_weight * terms.joint
-    return terms.common + weighted
+    c1, c2 = normalize(c1), normalize(c2)
+    t1, t2 = pin_background(s1, labels), pin_background(s2, labels)
+    target, background = labels == 1, labels == 0
+    zero = s1.new_zeros(())  # what a mean over nobody counts
+
+    common = gaussian_alignment(c1, c2, temperature)
+    common = common + gaussian_uniformity(c1, temperature) + gaussian_uniformity(c2, temperature)
+    salient = gaussian_alignment(s1[target], s2[target], temperature) if target.any() else zero
+    salient = salient + gaussian_uniformity(t1, temperature) + gaussian_uniformity(t2, temperature)
+    sizes = torch.stack([s1, s2])[:, background].square().sum(2)  # (2, |B|)
+    infoless = _exponents(sizes, temperature, s1=s1, s2=s2).mean() if background.any() else zero
+    joint = (joint_concentration(c1, t1, temperature) + joint_concentration(c2, t2, temperature)) / 2
+    loss = common + salient_weight * salient + infoless_weight * infoless + joint_weight * joint
+    return SepCLRTerms(loss, common, salient, infoless, joint)
 
 
+@full_precision
 def attribute_alignment(s: Tensor, attribute: Tensor, temperature: float = 0.025) -> Tensor:
     r"""Supervised extension: samples with nearly the same attribute get nearly the same salient coordinate.
 
@@ -238,62 +217,13 @@ def attribute_alignment(s: Tensor, attribute: Tensor, temperature: float = 0.025
 
     Returns:
         Scalar, at least 0.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, fewer than two samples, NaN, temperature not positive.
     """
-    check_embeddings(ndim=1, s=s, attribute=attribute)
-    check_same_shape(s=s, attribute=attribute)
-    check_positive(temperature=temperature)
+    check_shapes(s=(s, "n"), attribute=(attribute, "n"))
+    check_temperature(temperature)
     check_batch(len(s), 2, name="s", why="to have a pair")
     i, j = torch.triu_indices(len(s), len(s), 1, device=s.device)
-    kernel = (-(attribute[i] - attribute[j]).square() / (2 * temperature)).exp()
-    return (kernel * (s[i] - s[j]).square()).mean()
-
-
-class Factors(NamedTuple):
-    """A contrastive analysis whose factors are known.
-
-    Attributes:
-        x: ``(n, d)`` samples.
-        labels: ``(n,)`` 1 for a target.
-        common: ``(n, common_dim)`` factors of all samples.
-        salient: ``(n, salient_dim)`` factors that only targets show.
-    """
-
-    x: Tensor
-    labels: Tensor
-    common: Tensor
-    salient: Tensor
-
-
-def draw_factors(
-    n: int, d: int = 20, common_dim: int = 3, salient_dim: int = 2, *, generator: torch.Generator | None = None
-) -> Factors:
-    """Draw x = A c + y B s with Gaussian factors and random A and B; y is 1 for half of the samples.
-
-    Two calls with one seed and equal sizes share everything; split one draw to get training and test data.
-    """
-    check_positive(n=n, d=d, common_dim=common_dim, salient_dim=salient_dim)
-    a, b = (torch.randn(k, d, generator=generator) for k in (common_dim, salient_dim))
-    common, salient = (torch.randn(n, k, generator=generator) for k in (common_dim, salient_dim))
-    labels = torch.arange(n) % 2
-    return Factors(common @ a + labels[:, None] * (salient @ b), labels, common, salient)
-
-
-def overlay(images: Tensor, patterns: Tensor, labels: Tensor) -> Tensor:
-    """Images in which only targets carry a pattern: half the image, plus half the pattern where the label is 1.
-
-    Args:
-        images: ``(n, c, h, w)`` the common part.
-        patterns: ``(n, c, h, w)`` the salient part, digits for instance.
-        labels: ``(n,)`` 1 for a target, 0 for background.
-    """
-    check_embeddings(ndim=4, images=images, patterns=patterns)
-    check_same_shape(images=images, patterns=patterns)
-    check_labels(labels, len(images), num_classes=2)
-    return 0.5 * images + 0.5 * patterns * labels[:, None, None, None]
+    near = torch.exp(-(attribute[i] - attribute[j]).square() / (2 * temperature))
+    return (near * _exponents((s[i] - s[j]).square(), 0.5, s=s)).mean()
 
 
 class SepCLR(nn.Module):
@@ -305,28 +235,68 @@ class SepCLR(nn.Module):
         salient: nn.Module,
         common_projector: nn.Module | None = None,
         salient_projector: nn.Module | None = None,
+        *,
+        temperature: float = 0.5,
+        salient_weight: float = 1.0,
+        infoless_weight: float = 10.0,
+        joint_weight: float = 10.0,
     ) -> None:
-        """Take encoders ``(n, ...)`` to features and projectors of features to codes (None is the identity)."""
+        """Take encoders ``(n, ...)`` to features and projectors of features to codes; the rest as in `sepclr`.
+
+        Args:
+            common: encoder.
+            salient: encoder.
+            common_projector: None is the identity.
+            salient_projector: None is the identity.
+            temperature: of all kernels.
+            salient_weight: of the salient term.
+            infoless_weight: of the background term.
+            joint_weight: of the joint entropy.
+        """
         super().__init__()
-        self.common, self.salient = common, salient
-        self.common_projector = nn.Identity() if common_projector is None else common_projector
-        self.salient_projector = nn.Identity() if salient_projector is None else salient_projector
+        common_projector = nn.Identity() if common_projector is None else common_projector
+        salient_projector = nn.Identity() if salient_projector is None else salient_projector
+        check_module(common=common, salient=salient)
+        check_module(common_projector=common_projector, salient_projector=salient_projector)
+        check_temperature(temperature)
+        self.weights = {
+            "salient_weight": salient_weight,
+            "infoless_weight": infoless_weight,
+            "joint_weight": joint_weight,
+        }
+        check_in_range(0, math.inf, **self.weights)
+        self.common, self.salient, self.temperature = common, salient, temperature
+        self.common_projector, self.salient_projector = common_projector, salient_projector
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Common and salient code of a batch, neither normalized."""
-        return self.common_projector(self.common(x)), self.salient_projector(self.salient(x))
+        """Common and salient features of a batch ``(n, ...)``, before the projectors: what is kept."""
+        check_shapes(x=(x, "... k"))
+        return apply_network(self.common, "n d", x=x), apply_network(self.salient, "n d", x=x)
+
+    def codes(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Common and salient code ``(n, d)`` and ``(n, e)`` of a batch ``(n, ...)``, neither normalized."""
+        common, salient = self(x)
+        return self.common_projector(common), self.salient_projector(salient)
+
+    def loss(
+        self, view1: Tensor, view2: Tensor, labels: Tensor, *, generator: torch.Generator | None = None
+    ) -> SepCLRTerms:
+        """Compare two views ``(N, ...)`` of samples with ``(N,)`` labels, 1 for a target; nothing is drawn."""
+        check_shapes(view1=(view1, "... k"), view2=(view2, "... k"))
+        check_generator(generator)
+        if view1.shape != view2.shape:
+            raise ValueError(f"view2: expected shape {tuple(view1.shape)} as view1, got {tuple(view2.shape)}")
+        labels = check_labels(labels, len(view1), num_classes=2)
+        (c1, s1), (c2, s2) = self.codes(view1), self.codes(view2)
+        return sepclr(c1, c2, s1, s2, labels, self.temperature, **self.weights)
 
 
-def training_step(
-    model: SepCLR, optimizer: torch.optim.Optimizer, view1: Tensor, view2: Tensor, labels: Tensor, **weights: float
-) -> float:
-    """One step on all parameters together; no queue, teacher or schedule. ``weights`` go to `sepclr`."""
-    (c1, s1), (c2, s2) = model(view1), model(view2)
-    loss = sepclr(c1, c2, s1, s2, labels, **weights)
-    optimizer.zero_grad()
-    loss.backward()
-    optimizer.step()
-    return loss.item()
+def _exponents(squares: Tensor, temperature: float, **codes: Tensor) -> Tensor:
+    """Squared distances divided by twice the temperature; refuses codes that are too far apart for it."""
+    result = squares / (2 * temperature)
+    if not torch.compiler.is_compiling() and not torch.isfinite(result).all():
+        raise ValueError(f"{', '.join(codes)}, temperature: squared distances over it leave the range of the dtype")
+    return result
 
 
 def _squared_distances(x: Tensor) -> Tensor:

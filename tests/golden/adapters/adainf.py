@@ -9,7 +9,7 @@ from cl_teach.views.adainf import (
     copy_pairs_per_batch,
     labeling_error,
     laplacian_eigenvalues,
-    mix,
+    mix_real_and_generated,
     natural_weights,
     nt_xent_with_ids,
     real_share,
@@ -27,7 +27,7 @@ def adainf(quantity, inputs, params):
         n_real, n_generated, copies = int(inputs["n_real"]), int(inputs["n_gen"]), [int(n) for n in inputs["dup"]]
         real, generated = torch.zeros(n_real, 1), torch.zeros(n_generated, 1)
         return {
-            "n_total": [len(mix(real, generated, n).images) for n in copies],
+            "n_total": [len(mix_real_and_generated(real, generated, n).images) for n in copies],
             "beta": [real_share(n_real, n_generated, n) for n in copies],
             "exp_dup_pairs_per_batch": [copy_pairs_per_batch(n_real, n_generated, n, params["batch"]) for n in copies],
         }

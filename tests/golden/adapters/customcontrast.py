@@ -16,7 +16,12 @@ def customcontrast(quantity, inputs, params):
         return result | gradients(loss, V=visual, T=textual)
     if quantity in ("macl_plain", "macl_weighted"):
         layers = with_grad(inputs["S"])
-        arguments = (layers, inputs["ids"], params["tau"], inputs.get("R"))
-        loss = macl(*arguments)
-        return {"loss": loss, "per_layer": macl_by_layer(*arguments), **gradients(loss, S=layers)}
+        arguments = (layers, inputs["ids"], params["tau"])
+        similarity = inputs.get("R")
+        loss = macl(*arguments, similarity=similarity)
+        return {
+            "loss": loss,
+            "per_layer": macl_by_layer(*arguments, similarity=similarity),
+            **gradients(loss, S=layers),
+        }
     raise UnknownQuantity(quantity)

@@ -7,7 +7,7 @@ from helpers import UnknownQuantity, gradients, with_grad
 from cl_teach.views.genview import (
     noise_level,
     pair_quality,
-    pool,
+    pool_patches,
     principal_direction,
     project,
     quality_weights,
@@ -20,15 +20,15 @@ from cl_teach.views.genview import (
 def genview(quantity, inputs, params):
     if quantity == "pair_quality_weights":
         tokens, direction = inputs["F1"], inputs["v"]
-        front, back = soft_masks(tokens, direction, params["eps"])
-        quality = pair_quality(tokens, inputs["F2"], direction, params["eps"])
-        result = {"mf1": front, "mb1": back, "zf1": pool(tokens, front), "zb1": pool(tokens, back)}
+        front, back = soft_masks(tokens, direction, eps=params["eps"])
+        quality = pair_quality(tokens, inputs["F2"], direction, eps=params["eps"])
+        result = {"mf1": front, "mb1": back, "zf1": pool_patches(tokens, front), "zb1": pool_patches(tokens, back)}
         result |= {"sf": quality.foreground, "sb": quality.background, "q": quality.quality}
         return result | {"w": quality_weights(quality.quality, params["gamma"])}
     if quantity == "weighted_mocov3_infonce":
         q1, q2 = with_grad(inputs["q1"]), with_grad(inputs["q2"])
-        arguments = (q1, q2, inputs["k1"], inputs["k2"], inputs["w"], params["T"], params["loss_weight"])
-        loss = weighted_moco_loss(*arguments)
+        arguments = (q1, q2, inputs["k1"], inputs["k2"], inputs["w"], params["T"])
+        loss = weighted_moco_loss(*arguments, scale=params["loss_weight"])
         return {"loss": loss, **gradients(loss, q1=q1, q2=q2)}
     if quantity == "weighted_simsiam":
         p1, p2 = with_grad(inputs["p1"]), with_grad(inputs["p2"])

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.views.hydra import ClassPairGate, gated_cosine, gated_product, pair_contrast
+from cl_teach.models import ClassPairGate
+from cl_teach.views.hydra import gated_cosine, gated_product, partner_contrast
 
 
 def hydra(quantity, inputs, params):
@@ -32,5 +33,5 @@ def hydra(quantity, inputs, params):
         similarity, average = gated_product(z, gate, inputs["zk"]), "anchor"
     else:
         raise UnknownQuantity(quantity)
-    loss = pair_contrast(similarity, labels, partners, params["temperature"], average=average)
+    loss = partner_contrast(similarity, labels, partners, params["temperature"], average=average)
     return {"loss": loss, **gradients(loss, z=z, gate=gate)}

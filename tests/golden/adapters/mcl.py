@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from helpers import UnknownQuantity, gradients, with_grad
 
 from cl_teach.core import cosine_similarity
@@ -18,8 +20,9 @@ def mcl(quantity, inputs, params):
         return {"loss": loss, **gradients(loss, z1=z1, z2=z2)}
     if quantity == "clip_same_cluster_negatives":
         u, v, labels = with_grad(inputs["u"]), with_grad(inputs["v"]), inputs["pseudo_labels"]
-        loss = mcl_clip(u, v, labels, params["logit_scale"])
-        pairs = mcl_clip(u, v, labels, params["logit_scale"], reduction="none")
+        log_scale = math.log(params["logit_scale"])
+        loss = mcl_clip(u, v, labels, log_scale)
+        pairs = mcl_clip(u, v, labels, log_scale, reduction="none")
         return {"loss": loss, "per_cluster_loss": group_means(pairs, labels), **gradients(loss, u=u, v=v)}
     if quantity == "cluster_pure_batches":
         batches = pure_batches(inputs["pseudo_labels"], params["batch"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from helpers import UnknownQuantity, gradients, with_grad
 from torch.nn import functional as F
 
-from cl_teach.views.pixpro import pix_contrast, positive_cells, propagate
+from cl_teach.views.pixpro import pix_contrast, positive_cells, propagate_cells
 from cl_teach.views.pixpro import pixpro as pixpro_loss
 
 
@@ -21,7 +21,7 @@ def pixpro(quantity, inputs, params):
 
     def smooth(x):
         g = F.conv2d(x, inputs["Wg"][:, :, None, None], inputs["bg"]) if params["g_layers"] else x
-        return propagate(x, g, gamma=params["gamma"], clamp=params["clamp"])
+        return propagate_cells(x, g, gamma=params["gamma"], clamp=params["clamp"])
 
     y1, y2 = smooth(x1), smooth(x2)
     loss = pixpro_loss(y1, y2, k1, k2, positives)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.views.scatsimclr import Scattering, scatsimclr_terms
+from cl_teach.models import Scattering
+from cl_teach.views.scatsimclr import scatsimclr_terms
 
 
 def scatsimclr(quantity, inputs, params):
@@ -14,7 +15,8 @@ def scatsimclr(quantity, inputs, params):
         return {"S": scattering(x[None, None])[0]}
     if quantity == "scatsimclr_total_loss":
         z1, z2, logits = (with_grad(inputs[name]) for name in ("z1", "z2", "pretext_logits"))
-        terms = scatsimclr_terms(z1, z2, logits, inputs["pretext_labels"], params["temperature"], params["lam"])
+        labels, weight = inputs["pretext_labels"], params["lam"]
+        terms = scatsimclr_terms(z1, z2, logits, labels, params["temperature"], pretext_weight=weight)
         found = gradients(terms.loss, z1=z1, z2=z2, logits=logits)
         return {"loss": terms.loss, "contrastive": terms.contrastive, "pretext": terms.pretext, **found}
     raise UnknownQuantity(quantity)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.views.sepclr import attribute_alignment, gaussian_uniformity, joint_concentration, sepclr_terms
+from cl_teach.views.sepclr import attribute_alignment, gaussian_uniformity, joint_concentration
 from cl_teach.views.sepclr import sepclr as sepclr_loss
 
 
@@ -17,11 +17,10 @@ def sepclr(quantity, inputs, params):
             "infoless_weight": params["beta_reg"],
             "joint_weight": params["lambda_jem"],
         }
-        loss = sepclr_loss(**codes, labels=labels, temperature=temperature, **weights)
-        terms = sepclr_terms(**codes, labels=labels, temperature=temperature)
+        terms = sepclr_loss(**codes, labels=labels, temperature=temperature, **weights)
         result = {"term_common": terms.common, "term_salient": terms.salient}
         result |= {"term_infoless": terms.infoless, "term_jem": terms.joint}
-        return {"loss": loss, **result, **gradients(loss, **codes)}
+        return {"loss": terms.loss, **result, **gradients(terms.loss, **codes)}
     if quantity == "k_jem_and_uniformity":
         c, s = with_grad(inputs["c"]), with_grad(inputs["s"])
         jem = joint_concentration(c, s, params["tau"])

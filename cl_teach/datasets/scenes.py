@@ -1,0 +1,58 @@
+"""Pictures of things in places, patch by patch, with known foreground."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ..core.checks import check_entries, check_generator, check_labels, check_shapes
+
+__all__ = ["Scenes", "draw_scenes"]
+
+PATCH, SIDE = 4, 12  # pixels
+PROTOTYPES = 100  # of things, and as many of places
+BRIGHTNESS, NOISE = 0.75, 0.3  # of the foreground above gray, of the background below it; standard deviation
+
+
+class Scenes(NamedTuple):
+    """Pictures ``(n, 1, 12, 12)`` of nine patches, and which patches ``(n, 9)`` are foreground, boolean."""
+
+    images: Tensor
+    foreground: Tensor
+
+
+def draw_scenes(things: Tensor, places: Tensor, sizes: Tensor, *, generator: torch.Generator | None = None) -> Scenes:
+    """Bright patches show a thing, dark ones a place; the center is always foreground. Prototypes are fixed.
+
+    Args:
+        things: ``(n,)`` classes of the foregrounds, below 100.
+        places: ``(n,)`` classes of the backgrounds, below 100.
+        sizes: ``(n,)`` patches of foreground, 1 to 8.
+        generator: on the CPU; draws which patches and the noise.
+
+    Example:
+        >>> scenes = draw_scenes(torch.tensor([0, 1]), torch.tensor([5, 5]), torch.tensor([1, 8]))
+        >>> scenes.images.shape, scenes.foreground.sum(1).tolist()
+        (torch.Size([2, 1, 12, 12]), [1, 8])
+    """
+    check_shapes(things=(things, "n", int), places=(places, "n", int), sizes=(sizes, "n", int))
+    n, dim, patches = len(things), PATCH**2, (SIDE // PATCH) ** 2
+    things = check_labels(things, n, name="things", num_classes=PROTOTYPES)
+    places = check_labels(places, n, name="places", num_classes=PROTOTYPES)
+    sizes = check_labels(sizes, n, name="sizes")
+    check_entries(1, patches - 1, sizes=sizes)
+    check_generator(generator)
+    fixed = torch.Generator().manual_seed(0)
+    tables = torch.randn(2, PROTOTYPES, dim, generator=fixed)
+    tables = tables - tables.mean(2, keepdim=True)  # brightness carries no class
+    order = torch.rand(n, patches, generator=generator)
+    order[:, patches // 2] = -1  # the center comes first
+    foreground = order.argsort(1).argsort(1) < sizes.cpu()[:, None]  # (n, 9)
+    front = tables[0][things.cpu()][:, None] + BRIGHTNESS  # (n, 1, 16)
+    back = tables[1][places.cpu()][:, None] - BRIGHTNESS
+    noise = NOISE * torch.randn(n, patches, dim, generator=generator)
+    tokens = torch.where(foreground[..., None], front, back) + noise
+    images = nn.functional.fold(tokens.mT, (SIDE, SIDE), PATCH, stride=PATCH)
+    return Scenes(images.to(things.device), foreground.to(things.device))
