@@ -26,36 +26,42 @@ gradients at each batch although it accumulates over two, so every second batch 
 ``(B, d)`` inputs is the number of channels; here vectors count as one token. (4) It holds a prior variance that is
 never used. (5) KL is a sum over channels, tokens and masks, not divided by the batch, hence :math:`\beta\approx10^{-7}`
 for a large encoder, far more for a small one. (6) The published networks read a dependency graph; here tokens pass a
-small MLP and are averaged, and a mask on the input can be added.
+small MLP and are averaged, and a mask on the input can be added. (7) The code has an optimizer for each network; here
+one does both, with the same result, since neither loss reaches the other network.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+import copy
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.checks import (
-    check_embeddings,
+    check_count,
+    check_entries,
+    check_generator,
     check_in_range,
     check_labels,
+    check_number,
     check_positive,
-    check_same_length,
-    check_same_shape,
-    check_same_width,
+    check_shapes,
+    check_type,
 )
-from ..core.contrast import softmax_contrast
+from ..core.contrast import check_temperature, softmax_contrast
+from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, self_mask
+from ..models.token_classifier import TokenClassifier
 
 __all__ = [
     "CVIB",
     "Objectives",
-    "TokenClassifier",
     "VIBMask",
     "cvib_objectives",
+    "draw_noises",
     "kept_channels",
     "mask_divergence",
     "noise_ratio",
@@ -63,14 +69,19 @@ __all__ = [
     "self_pruning_contrast",
 ]
 
+LARGEST_MEAN, LARGEST_LOG_VARIANCE = 1e15, 80.0  # beyond, squares and exponentials leave float32
+LARGEST_NORM = 1.0  # to which the gradient of each network is clipped
+
 
 class Objectives(NamedTuple):
-    """The loss of each network, two scalars; either is constant for the other network."""
+    """The loss of each network, constant for the other one, and their sum first."""
 
+    loss: Tensor
     original: Tensor
     pruned: Tensor
 
 
+@full_precision
 def noisy_mask(x: Tensor, mean: Tensor, log_variance: Tensor, noise: Tensor) -> Tensor:
     r"""Multiply every channel by :math:`\mu + e^{\rho/2}\epsilon`, with one :math:`\epsilon` a sample.
 
@@ -83,21 +94,15 @@ def noisy_mask(x: Tensor, mean: Tensor, log_variance: Tensor, noise: Tensor) -> 
     Returns:
         ``(B, S, d)``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN.
-
     Source: released code, mask layer.
     """
-    check_embeddings(x=x, ndim=3)
-    check_embeddings(mean=mean, log_variance=log_variance, ndim=1)
-    check_embeddings(noise=noise)
-    check_same_width(x=x, mean=mean, log_variance=log_variance, noise=noise)
-    check_same_length(x=x, noise=noise)
+    check_shapes(x=(x, "B S d"), mean=(mean, "d"), log_variance=(log_variance, "d"), noise=(noise, "B d"))
+    _check_mask_parameters(mean, log_variance)
     z = mean + (log_variance / 2).exp() * noise  # (B, d)
     return x * z[:, None]
 
 
+@full_precision
 def mask_divergence(
     mean: Tensor, log_variance: Tensor, tokens: int = 1, *, multiplier: float = 1.0, tiny: float = 1e-8
 ) -> Tensor:
@@ -113,38 +118,35 @@ def mask_divergence(
     Returns:
         Scalar, at least 0: the sum over channels, times S.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, a number not positive.
-
     Source: released code, mask layer.
     """
-    check_embeddings(mean=mean, log_variance=log_variance, ndim=1)
-    check_same_shape(mean=mean, log_variance=log_variance)
-    check_positive(tokens=tokens, multiplier=multiplier, tiny=tiny)
-    ratio = mean.square() / (log_variance.exp() + tiny)  # (d,) signal over noise
+    check_shapes(mean=(mean, "d"), log_variance=(log_variance, "d"))
+    _check_mask_parameters(mean, log_variance)
+    check_count(tokens=tokens)
+    check_in_range(0, 1e6, multiplier=multiplier)
+    log_tiny = _log_tiny(tiny, log_variance)
+    ratio = mean.square() * (-torch.logaddexp(log_variance, log_tiny)).exp()  # (d,) signal over noise
     return multiplier * tokens / 2 * ratio.log1p().sum()
 
 
+@full_precision
 def noise_ratio(mean: Tensor, log_variance: Tensor, *, tiny: float = 1e-8) -> Tensor:
-    r"""``(d,)`` noise over signal, :math:`\log\alpha=\rho-\log(\mu^2+\text{tiny})`, a constant for the gradient.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, ``tiny`` not positive.
-    """
-    check_embeddings(mean=mean, log_variance=log_variance, ndim=1)
-    check_same_shape(mean=mean, log_variance=log_variance)
-    check_positive(tiny=tiny)
-    return log_variance.detach() - (mean.detach().square() + tiny).log()
+    r"""``(d,)`` noise over signal, :math:`\log\alpha=\rho-\log(\mu^2+\text{tiny})`, a constant for the gradient."""
+    check_shapes(mean=(mean, "d"), log_variance=(log_variance, "d"))
+    log_tiny = _log_tiny(tiny, log_variance)
+    return log_variance.detach() - torch.logaddexp(2 * mean.detach().abs().log(), log_tiny)
 
 
 def kept_channels(mean: Tensor, log_variance: Tensor, threshold: float = 0.0, *, tiny: float = 1e-8) -> Tensor:
-    """``(d,)`` boolean, true where `noise_ratio` is below ``threshold``: these channels survive."""
+    """``(d,)`` boolean, true where `noise_ratio` is below ``threshold``, which may be infinite: these survive."""
+    check_number("threshold", threshold)
+    if math.isnan(threshold):
+        raise ValueError("threshold: expected a number, got nan")
     return noise_ratio(mean, log_variance, tiny=tiny) < threshold
 
 
-def self_pruning_contrast(pruned: Tensor, original: Tensor, temperature: float = 0.1) -> Tensor:
+@full_precision
+def self_pruning_contrast(pruned: Tensor, original: Tensor, temperature: float | Tensor = 0.1) -> Tensor:
     """Each pruned feature looks for the original feature of its own sample.
 
     Args:
@@ -155,19 +157,15 @@ def self_pruning_contrast(pruned: Tensor, original: Tensor, temperature: float =
     Returns:
         Scalar; 0 for a single sample.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, temperature not positive.
-
     Source: released code, self-pruning contrastive loss.
     """
-    check_embeddings(pruned=pruned, original=original)
-    check_same_shape(pruned=pruned, original=original)
-    check_positive(temperature=temperature)
+    check_shapes(pruned=(pruned, "N d"), original=(original, "N d"))
+    check_temperature(temperature)
     logits = cosine_similarity(pruned, original) / temperature  # (N, N)
     return softmax_contrast(logits, self_mask(len(logits), logits.device))
 
 
+@full_precision
 def cvib_objectives(
     logits_original: Tensor,
     logits_pruned: Tensor,
@@ -192,33 +190,43 @@ def cvib_objectives(
         contrast_weight: at least 0.
         divergence_weight: at least 0.
 
-    Returns:
-        Two scalars.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, a weight out of range.
-
     Source: released training loop.
+
+    Example:
+        >>> x, y, noise = torch.eye(2), torch.tensor([0, 1]), torch.tensor([[0.0, 3.0], [0.0, -3.0]])
+        >>> mean, log_variance = torch.ones(2), torch.tensor([-9.0, 2.0])  # the second channel is noise
+        >>> kept_channels(mean, log_variance).tolist()
+        [True, False]
+        >>> masked = noisy_mask(x[:, None], mean, log_variance, noise)[:, 0]
+        >>> cvib_objectives(x, masked, y, x, masked, mask_divergence(mean, log_variance)).pruned.shape
+        torch.Size([])
     """
-    check_embeddings(logits_original=logits_original, logits_pruned=logits_pruned)
-    check_same_shape(logits_original=logits_original, logits_pruned=logits_pruned)
-    check_labels(labels, len(logits_original), num_classes=logits_original.shape[1])
-    check_same_length(logits_original=logits_original, original=original)
-    check_in_range(0, float("inf"), contrast_weight=contrast_weight, divergence_weight=divergence_weight)
+    check_shapes(logits_original=(logits_original, "N K"), logits_pruned=(logits_pruned, "N K"))
+    labels = check_labels(labels, len(logits_original), num_classes=logits_original.shape[1])
+    check_shapes(logits_original=(logits_original, "N K"), original=(original, "N d"), pruned=(pruned, "N d"))
+    check_in_range(0, math.inf, divergence=divergence)
+    check_in_range(0, 1e6, contrast_weight=contrast_weight, divergence_weight=divergence_weight)
     contrast_original = self_pruning_contrast(pruned.detach(), original, temperature)
     contrast_pruned = self_pruning_contrast(pruned, original.detach(), temperature)
     loss_original = F.cross_entropy(logits_original, labels) + contrast_weight * contrast_original
     loss_pruned = F.cross_entropy(logits_pruned, labels) + contrast_weight * contrast_pruned
-    return Objectives(loss_original, loss_pruned + divergence_weight * divergence)
+    loss_pruned = loss_pruned + divergence_weight * divergence
+    return Objectives(loss_original + loss_pruned, loss_original, loss_pruned)
 
 
 class VIBMask(nn.Module):
     """A mask layer: noisy in training, hard in evaluation. It starts almost without noise."""
 
     def __init__(self, dim: int, *, threshold: float = 0.0) -> None:
-        """Draw means near 1 and log-variances near -9."""
+        """Draw means near 1 and log-variances near -9.
+
+        Args:
+            dim: number of channels.
+            threshold: see `kept_channels`.
+        """
         super().__init__()
+        check_count(dim=dim)
+        check_number("threshold", threshold)
         self.threshold = threshold
         self.mean = nn.Parameter(1 + 0.01 * torch.randn(dim))
         self.log_variance = nn.Parameter(-9 + 0.01 * torch.randn(dim))
@@ -228,69 +236,34 @@ class VIBMask(nn.Module):
         """``(d,)`` boolean."""
         return kept_channels(self.mean, self.log_variance, self.threshold)
 
+    def divergence(self, tokens: int = 1) -> Tensor:
+        """See `mask_divergence`."""
+        return mask_divergence(self.mean, self.log_variance, tokens)
+
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Mask ``(B, S, d)``; ``noise`` ``(B, d)`` is drawn in training if it is None, and ignored in evaluation."""
+        width = len(self.mean)
+        check_shapes(x=(x, f"B S {width}"), noise=(noise, f"B {width}?"))
         if not self.training:
             return x * (self.kept * self.mean.detach())
         if noise is None:
-            noise = torch.randn(len(x), x.shape[-1], dtype=x.dtype, device=x.device)
+            noise = torch.randn(len(x), width, dtype=x.dtype, device=x.device)
         return noisy_mask(x, self.mean, self.log_variance, noise)
 
 
-class TokenClassifier(nn.Module):
-    """Token-wise layers, mean over the tokens, a linear classifier; with masks it is the network that prunes itself."""
-
-    def __init__(
-        self, sizes: Sequence[int], classes: int, *, masked: bool, mask_input: bool = False, dropout: float = 0.0
-    ) -> None:
-        """Make layers of widths ``sizes``, input first.
-
-        With ``masked`` a mask follows every layer, with ``mask_input`` one also stands before the first. ``dropout``
-        acts on the input of the classifier, behind the features.
-
-        Raises:
-            ValueError: fewer than two sizes.
-        """
-        super().__init__()
-        if len(sizes) < 2:
-            raise ValueError(f"sizes: expected the input and at least one layer, got {list(sizes)}")
-        self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in zip(sizes[:-1], sizes[1:], strict=True))
-        widths = (sizes if mask_input else sizes[1:]) if masked else []
-        self.masks = nn.ModuleList(VIBMask(width) for width in widths)
-        self.mask_input = masked and mask_input
-        self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(sizes[-1], classes))
-
-    def divergence(self, tokens: int = 1) -> Tensor:
-        """KL summed over the masks; 0 without masks."""
-        terms = [mask_divergence(mean, rho, tokens) for mean, rho in (mask.parameters() for mask in self.masks)]
-        return torch.stack(terms).sum() if terms else torch.zeros(())
-
-    def forward(self, x: Tensor, noises: Sequence[Tensor | None] | None = None) -> tuple[Tensor, Tensor]:
-        """``(B, h)`` features and ``(B, K)`` logits of ``(B, S, d)`` tokens or ``(B, d)`` vectors (one token).
-
-        ``noises`` holds one ``(B, width)`` a mask; drawn in training if None.
-
-        Raises:
-            TypeError: not floating.
-            ValueError: wrong shape, NaN, not one noise a mask.
-        """
-        x = x[:, None] if x.ndim == 2 else x
-        check_embeddings(x=x, ndim=3)
-        drawn = noises if noises is not None else [None] * len(self.masks)
-        if len(drawn) != len(self.masks):
-            raise ValueError(f"noises: expected one for each of {len(self.masks)} masks, got {len(drawn)}")
-        if self.mask_input:
-            x = self.masks[0](x, drawn[0])
-        for i, layer in enumerate(self.layers, start=int(self.mask_input)):
-            x = layer(x).relu()
-            if len(self.masks):
-                x = self.masks[i](x, drawn[i])
-        features = x.mean(1)  # (B, h)
-        return features, self.classifier(features)
+def draw_noises(network: TokenClassifier, n: int, *, generator: torch.Generator | None = None) -> list[Tensor]:
+    """Standard normal noise ``(n, width)`` for every mask of a network."""
+    check_type(TokenClassifier, network=network)
+    check_count(n=n)
+    check_generator(generator)
+    means = [mask.mean for mask in network.masks if isinstance(mask, VIBMask)]
+    where = [mean.device if generator is None else generator.device for mean in means]
+    drawn = [torch.randn(n, len(m), generator=generator, device=w) for m, w in zip(means, where, strict=True)]
+    return [x.to(mean.device) for x, mean in zip(drawn, means, strict=True)]
 
 
 class CVIB(nn.Module):
-    """Both networks and one training step; only ``pruned`` is kept for prediction.
+    """Both networks; only ``pruned`` is kept for prediction. Their optimizer is part of the state.
 
     Source: Chang et al. (2023), released training loop.
     """
@@ -303,47 +276,97 @@ class CVIB(nn.Module):
         temperature: float = 0.1,
         contrast_weight: float = 0.5,
         divergence_weight: float = 2.5e-7,
+        learning_rate: float = 2e-3,
+        mask_learning_rate: float = 2e-2,
     ) -> None:
-        """Start ``pruned`` (with masks) from the weights of ``original``; afterwards they share nothing.
+        """Start ``pruned`` from the weights of ``original``; afterwards they share nothing.
 
-        The numbers are those of `cvib_objectives`.
-
-        Raises:
-            ValueError: a number out of range, ``pruned`` without masks.
+        Args:
+            original: a network without masks.
+            pruned: the same with masks: ``TokenClassifier(..., mask=VIBMask)``.
+            temperature: see `cvib_objectives`.
+            contrast_weight: see there.
+            divergence_weight: see there.
+            learning_rate: of the weights.
+            mask_learning_rate: of the masks, which learn faster (the authors halve it every 10 epochs).
         """
         super().__init__()
-        check_positive(temperature=temperature)
-        check_in_range(0, float("inf"), contrast_weight=contrast_weight, divergence_weight=divergence_weight)
-        if not len(pruned.masks):
-            raise ValueError("pruned: expected a network with masks, got one without")
-        pruned.load_state_dict(original.state_dict(), strict=False)
+        check_type(TokenClassifier, original=original, pruned=pruned)
+        check_temperature(temperature)
+        check_in_range(0, 1e6, contrast_weight=contrast_weight, divergence_weight=divergence_weight)
+        check_positive(learning_rate=learning_rate, mask_learning_rate=mask_learning_rate)
+        if not len(pruned.masks) or not all(isinstance(mask, VIBMask) for mask in pruned.masks):
+            raise ValueError("pruned: expected a network with masks (mask=VIBMask), got one without")
+        if pruned.sizes != original.sizes:
+            raise ValueError(f"pruned: expected layers of widths {original.sizes} as original, got {pruned.sizes}")
+        pruned.layers.load_state_dict(original.layers.state_dict())
+        pruned.classifier.load_state_dict(original.classifier.state_dict())
         self.original, self.pruned = original, pruned
         self.numbers = temperature, contrast_weight, divergence_weight
+        weights = [*original.parameters(), *pruned.layers.parameters(), *pruned.classifier.parameters()]
+        groups = [{"params": weights}, {"params": list(pruned.masks.parameters()), "lr": mask_learning_rate}]
+        self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.0)
 
-    def optimizers(self, rate: float = 2e-3, mask_rate: float = 2e-2) -> tuple[torch.optim.AdamW, torch.optim.AdamW]:
-        """One optimizer a network; the masks learn faster (the authors halve their rate every 10 epochs)."""
-        pruned = torch.optim.AdamW(self.pruned.masks.parameters(), lr=mask_rate, weight_decay=0.0)
-        weights = [*self.pruned.layers.parameters(), *self.pruned.classifier.parameters()]
-        pruned.add_param_group({"params": weights, "lr": rate})
-        return torch.optim.AdamW(self.original.parameters(), lr=rate, weight_decay=0.0), pruned
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, K)`` logits of the pruned network for tokens ``(B, S, d)`` or vectors ``(B, d)``."""
+        return self.pruned(x)[1]
 
-    def step(self, x: Tensor, labels: Tensor, optimizers: Sequence[torch.optim.Optimizer]) -> Objectives:
-        """One batch: first the original network, then the pruned one with fresh noise.
-
-        ``x`` is ``(B, S, d)`` or ``(B, d)``, ``labels`` is ``(B,)``; returns the losses from before the step, detached.
-        """
-        self.train()
+    def loss(self, x: Tensor, labels: Tensor, *, generator: torch.Generator | None = None) -> Objectives:
+        """Both losses of tokens ``(B, S, d)`` or vectors ``(B, d)``, each with its own draw of the noise."""
+        labels = self._checked(x, labels)
+        noises = [draw_noises(self.pruned, len(x), generator=generator) for _ in range(2)]
         with torch.no_grad():
-            seen, seen_logits = self.pruned(x)  # first sample of the noise
+            seen, _ = self.pruned(x, noises[0])  # what the original network looks at
         original, logits = self.original(x)
-        losses_original = cvib_objectives(logits, seen_logits, labels, original, seen, 0.0, *self.numbers)
-        pruned, pruned_logits = self.pruned(x)  # second sample
-        kl = self.pruned.divergence(x.shape[1] if x.ndim == 3 else 1)
-        losses_pruned = cvib_objectives(logits, pruned_logits, labels, original.detach(), pruned, kl, *self.numbers)
-        losses = Objectives(losses_original.original, losses_pruned.pruned)
-        for network, loss, optimizer in zip((self.original, self.pruned), losses, optimizers, strict=True):
-            optimizer.zero_grad()
-            loss.backward()
-            nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-            optimizer.step()
+        pruned, pruned_logits = self.pruned(x, noises[1])
+        kl = self._divergence(x.shape[1] if x.ndim == 3 else 1)
+        first = cvib_objectives(logits, pruned_logits, labels, original, seen, 0.0, *self.numbers).original
+        second = cvib_objectives(logits, pruned_logits, labels, original.detach(), pruned, kl, *self.numbers).pruned
+        return Objectives(first + second, first, second)
+
+    def step(self, batch: tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Objectives:
+        """One batch ``(x, labels)``; the losses from before the step.
+
+        The method owns this loop because each network's gradient is clipped by itself and its masks have a learning
+        rate of their own, in an optimizer that goes on where a checkpoint stopped.
+        """
+        check_type((list, tuple), batch=batch)
+        if len(batch) != 2:
+            raise ValueError(f"batch: expected x and labels, got {len(batch)} parts")
+        self._checked(*batch, "batch: ")
+        self.train()
+        losses = self.loss(*batch, generator=generator)
+        self.optimizer.zero_grad()
+        losses.loss.backward()
+        for network in (self.original, self.pruned):
+            nn.utils.clip_grad_norm_(network.parameters(), LARGEST_NORM)
+        self.optimizer.step()
         return Objectives(*(loss.detach() for loss in losses))
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """The optimizer."""
+        return self.optimizer.state_dict()
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Put it back."""
+        self.optimizer.load_state_dict(copy.deepcopy(state))
+
+    def _divergence(self, tokens: int) -> Tensor:
+        return torch.stack([m.divergence(tokens) for m in self.pruned.masks if isinstance(m, VIBMask)]).sum()
+
+    def _checked(self, x: Tensor, labels: Tensor, of: str = "") -> Tensor:
+        check_type(Tensor, **{f"{of}x": x})
+        width, layer = self.pruned.sizes[0], self.pruned.classifier[1]
+        check_shapes(**{f"{of}x": (x, f"B {width}" if x.ndim == 2 else f"B S {width}")})
+        classes = layer.out_features if isinstance(layer, nn.Linear) else None
+        return check_labels(labels, len(x), name=f"{of}labels", num_classes=classes)
+
+
+def _check_mask_parameters(mean: Tensor, log_variance: Tensor) -> None:
+    check_entries(-LARGEST_MEAN, LARGEST_MEAN, mean=mean)
+    check_entries(-math.inf, LARGEST_LOG_VARIANCE, log_variance=log_variance)
+
+
+def _log_tiny(tiny: float, like: Tensor) -> Tensor:
+    check_positive(tiny=tiny)
+    return torch.tensor(math.log(tiny), dtype=like.dtype, device=like.device)

@@ -1,5 +1,6 @@
 """Chang et al. (2023): channels that tell little about the label turn into noise and are cut."""
 
+import copy
 import math
 
 import pytest
@@ -10,15 +11,17 @@ from unit_helpers import draw
 from cl_teach.core import clip_loss, normalize
 from cl_teach.language.cvib import (
     CVIB,
-    TokenClassifier,
+    Objectives,
     VIBMask,
     cvib_objectives,
+    draw_noises,
     kept_channels,
     mask_divergence,
     noise_ratio,
     noisy_mask,
     self_pruning_contrast,
 )
+from cl_teach.models.token_classifier import TokenClassifier
 
 X, MEAN, RHO, NOISE = draw(3, 4, 6), draw(6, seed=1), draw(6, seed=2) - 1, draw(3, 6, seed=3)
 P, O = draw(5, 8, seed=4), draw(5, 8, seed=5)  # noqa: E741
@@ -139,7 +142,7 @@ def test_zero_vectors_duplicates_and_a_tiny_temperature_stay_finite():
 
 def networks(sizes=(6, 8), **settings):
     torch.manual_seed(0)
-    pair = TokenClassifier(sizes, 3, masked=False), TokenClassifier(sizes, 3, masked=True, mask_input=True)
+    pair = TokenClassifier(sizes, 3), TokenClassifier(sizes, 3, mask=VIBMask, mask_input=True)
     return CVIB(*pair, **settings)
 
 
@@ -174,17 +177,16 @@ def toy(n, agreement, seed):
 def train(contrast_weight):
     torch.manual_seed(0)
     x, y = toy(300, 0.75, 0)
-    pair = TokenClassifier((38, 32), 2, masked=False), TokenClassifier((38, 32), 2, masked=True, mask_input=True)
+    pair = TokenClassifier((38, 32), 2), TokenClassifier((38, 32), 2, mask=VIBMask, mask_input=True)
     method = CVIB(*pair, contrast_weight=contrast_weight, divergence_weight=0.005)
-    optimizers = method.optimizers()
     losses = []
     for _ in range(800):
         rows = torch.randperm(300)[:64]
-        losses.append(torch.stack(method.step(x[rows], y[rows], optimizers)))
+        losses.append(torch.stack(method.step((x[rows], y[rows]))[1:]))
     history = torch.stack(losses)
     test_x, test_y = toy(2000, 0.75, 1)
     with torch.no_grad():
-        accuracy = (method.pruned.eval()(test_x)[1].argmax(1) == test_y).float().mean().item()
+        accuracy = (method.eval()(test_x).argmax(1) == test_y).float().mean().item()
     kept = method.pruned.masks[0].kept.float()
     return history, accuracy, [1 - kept[a:b].mean().item() for a, b in ((0, 4), (4, 8), (8, 38))]
 
@@ -200,6 +202,61 @@ def test_training_cuts_noise_keeps_the_core_and_the_contrast_slows_the_cutting()
     assert core == 0 and kept_noise < noise - 0.2
 
 
+def test_extreme_masks_have_a_finite_ratio_and_a_finite_gradient():
+    mean, rho = torch.tensor([0.0, 1e-30, 1e15, 1.0]), torch.tensor([-80.0, 80.0, -80.0, -300.0])
+    for tiny in (1e-8, 1e-45):
+        assert torch.isfinite(noise_ratio(mean, rho, tiny=tiny)).all()
+    leaves = [mean.clone().requires_grad_(), rho.clone().requires_grad_()]
+    loss = mask_divergence(*leaves)
+    loss.backward()
+    assert torch.isfinite(loss) and all(torch.isfinite(leaf.grad).all() for leaf in leaves)
+
+
+def test_half_precision_and_autocast_give_the_same_objectives():
+    right = objectives(divergence_weight=0.1)
+    half = cvib_objectives(*(x.bfloat16() for x in (LOGITS_O, LOGITS_P)), LABELS, O.bfloat16(), P.bfloat16(), 2.0)
+    assert all(abs(a - b) < 0.05 for a, b in zip(half[1:2], right[1:2], strict=True))
+    method, x = networks(), X.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        losses = method.loss(x, LABELS[:3])
+    assert all(torch.isfinite(loss) for loss in losses)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_labels_of_any_width_count_the_same(dtype):
+    got = cvib_objectives(LOGITS_O, LOGITS_P, LABELS.to(dtype), O, P, 2.0)
+    assert all(torch.equal(a, b) for a, b in zip(got, objectives(), strict=True))
+
+
+def test_saved_and_loaded_it_goes_on_as_if_it_had_never_stopped():
+    x, y = toy(64, 0.75, 0)
+
+    def made(seed):
+        torch.manual_seed(seed)
+        pair = TokenClassifier((38, 8), 2), TokenClassifier((38, 8), 2, mask=VIBMask, mask_input=True)
+        return CVIB(*pair, divergence_weight=0.005)
+
+    method, fresh = made(0), made(1)
+    for _ in range(4):
+        method.step((x, y), generator=torch.Generator().manual_seed(0))
+    fresh.load_state_dict(copy.deepcopy(method.state_dict()))
+    for _ in range(3):
+        pair = [m.step((x, y), generator=torch.Generator().manual_seed(5)) for m in (method, fresh)]
+        assert all(torch.equal(a, b) for a, b in zip(*pair, strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(method.parameters(), fresh.parameters(), strict=True))
+
+
+def test_a_loss_changes_no_state_and_evaluation_has_no_noise():
+    method, x = networks(), X.float()
+    before = [p.clone() for p in method.parameters()]
+    sums = [method.loss(x, LABELS[:3], generator=torch.Generator().manual_seed(s)) for s in (0, 0, 1)]
+    assert isinstance(sums[0], Objectives) and sums[0].loss == sums[1].loss != sums[2].loss
+    (sums[0].loss + sums[2].loss).backward()
+    assert method.eval().loss(x, LABELS[:3]).loss == method.loss(x, LABELS[:3]).loss
+    assert all(torch.equal(a, b) for a, b in zip(before, method.parameters(), strict=True))
+    assert [tuple(z.shape) for z in draw_noises(method.pruned, 5)] == [(5, 6), (5, 8)]
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
@@ -209,16 +266,17 @@ def test_training_cuts_noise_keeps_the_core_and_the_contrast_slows_the_cutting()
         (lambda: noisy_mask(X, MEAN[:3], RHO, NOISE), ValueError, "mean"),
         (lambda: mask_divergence(MEAN, RHO[:2]), ValueError, "log_variance"),
         (lambda: mask_divergence(MEAN, RHO, 0), ValueError, "tokens"),
+        (lambda: mask_divergence(MEAN, RHO + 99), ValueError, "log_variance"),
         (lambda: noise_ratio(MEAN, RHO, tiny=0.0), ValueError, "tiny"),
         (lambda: self_pruning_contrast(P, O[:3]), ValueError, "original"),
         (lambda: self_pruning_contrast(P * math.nan, O), ValueError, "pruned"),
         (lambda: self_pruning_contrast(P, O, 0.0), ValueError, "temperature"),
         (lambda: objectives(contrast_weight=-1.0), ValueError, "contrast_weight"),
         (lambda: cvib_objectives(LOGITS_O, LOGITS_P, LABELS.double(), O, P, 0.0), TypeError, "labels"),
-        (lambda: TokenClassifier([4], 2, masked=True), ValueError, "sizes"),
+        (lambda: TokenClassifier([4], 2, mask=VIBMask), ValueError, "sizes"),
         (lambda: networks().pruned(X.float(), [NOISE]), ValueError, "noises"),
         (lambda: networks(divergence_weight=-1.0), ValueError, "divergence_weight"),
-        (lambda: CVIB(*(TokenClassifier([4, 4], 2, masked=False) for _ in range(2))), ValueError, "pruned"),
+        (lambda: CVIB(*(TokenClassifier([4, 4], 2) for _ in range(2))), ValueError, "pruned"),
     ],
 )
 def test_bad_input_is_named(call, error, says):
