@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+from survey_rules import SHARED
 from torch import nn
 
 import cl_teach
@@ -22,7 +23,6 @@ from cl_teach.survey import load, parts
 PACKAGE = Path(cl_teach.__file__).parent
 FLOORS = ("core", "models", "datasets", "training", "evaluation", "figures", "evidence", "augment", "distributed")
 PARTS = tuple(part.package for part in parts()[1:])
-SHARED = {"theory.linear_model"}  # the toy model that two methods of part 2 are compared on
 PLUMBING = {"check_generator", "draw_seed"}  # what they are about is the generator
 # Names of loops that belong to training.fit, or are called step; what follows the optimizer is after_step.
 LOOPS = re.compile(r"training_step|train_step|train_stage|round|episode|(?!after_step$)\w+_step")
