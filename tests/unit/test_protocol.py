@@ -26,7 +26,8 @@ PARTS = tuple(part.package for part in parts()[1:])
 PLUMBING = {"check_generator", "draw_seed"}  # what they are about is the generator
 # Names of loops that belong to training.fit, or are called step; what follows the optimizer is after_step.
 LOOPS = re.compile(r"training_step|train_step|train_stage|round|episode|(?!after_step$)\w+_step")
-REASON = re.compile(r"optimi[sz]er|phase|stage|alternat|in turn|because", re.IGNORECASE)
+REASON = re.compile(r"optimi[sz]er|phase|stage|alternat|in turn|because|\b(both|two|several)\b", re.IGNORECASE)
+LASTING = {"Multistage"}  # what lasts between stages; each stage is a module of its own, and is what is trained
 
 
 def modules(*packages: str) -> Iterator[ModuleType]:
@@ -77,7 +78,7 @@ def shape_of(module: ModuleType, entry_points: list[str]) -> Iterator[str]:
             continue
         if value.__module__.startswith("cl_teach.models"):
             continue
-        if not callable(getattr(value, "loss", None)):
+        if not callable(getattr(value, "loss", None)) and name not in LASTING:
             yield f"{name} has no loss"
         if value.forward is nn.Module.forward:
             yield f"{name} has no forward"
