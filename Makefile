@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint method format unit nbval browser chapters evidence bench colab colab-image links archive workflows report assignments address lock clean
+.PHONY: help book test lint method fuzz format unit nbval browser chapters evidence bench colab colab-image links archive workflows report assignments address lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
@@ -95,6 +95,9 @@ format: $(READY) ## let ruff format the code
 
 unit: $(READY) ## unit, golden and property tests, and the rules for chapters (THREADS=2 for more threads a test)
 	@OMP_NUM_THREADS=$(THREADS) TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist worksteal tests --ignore=tests/book
+
+fuzz: $(READY) ## call everything public with many more wrong arguments than make unit does (hours)
+	@CL_TEACH_FUZZ=weekly OMP_NUM_THREADS=1 $(PY) -m pytest -q -n $(JOBS) --dist worksteal tests/fuzz
 
 nbval: $(READY) ## run every stored chapter again, in parallel (nbval, lax)
 	@OMP_NUM_THREADS=1 TQDM_DISABLE=1 $(PY) -m pytest -q -n $(JOBS) --dist loadfile -p no:cacheprovider \
