@@ -42,14 +42,16 @@ from ..core.checks import (
     check_count,
     check_entries,
     check_in_range,
+    check_module,
     check_positive,
     check_same_shape,
     check_shapes,
     check_type,
 )
-from ..core.contrast import COLDEST, reduce
+from ..core.contrast import REDUCTIONS, reduce
 from ..core.precision import full_precision
 from ..core.similarity import normalize, other_view_mask, self_mask
+from ..models.apply import apply_network
 
 __all__ = [
     "AMCL",
@@ -64,6 +66,7 @@ __all__ = [
 ]
 
 FORMS = ("lse", "topk", "max", "released")
+COLDEST_PAIR = 1e-12  # the square of its inverse is still a number of float32
 
 
 @full_precision
@@ -77,7 +80,7 @@ def regularizer(temperature: Tensor, dim: int) -> Tensor:
     Returns:
         Same shape; smallest at :math:`\tau = 2/d'`.
     """
-    check_entries(COLDEST, math.inf, temperature=temperature)
+    check_entries(COLDEST_PAIR, math.inf, temperature=temperature)
     check_count(dim=dim)
     return dim / 2 * temperature.log() + 1 / temperature
 
@@ -137,8 +140,9 @@ def amcl(
         True
     """
     check_shapes(heads=(heads, "C 2N d"), temperatures=(temperatures, "C 2N 2N"))
-    check_entries(COLDEST, math.inf, temperatures=temperatures)
+    check_entries(COLDEST_PAIR, math.inf, temperatures=temperatures)
     _check_settings(beta, form, topk)
+    check_choice(REDUCTIONS, reduction=reduction)
     c, rows, dim = heads.shape
     if rows % 2:
         raise ValueError(f"heads: expected two views of every sample, an even number of rows, got {rows}")
@@ -193,16 +197,17 @@ def amcl_moco(
         key_temperatures=(key_temperatures, "C n K?"),
     )
     check_entries(
-        COLDEST, math.inf, positive_temperatures=positive_temperatures, negative_temperatures=negative_temperatures
+        COLDEST_PAIR, math.inf, positive_temperatures=positive_temperatures, negative_temperatures=negative_temperatures
     )
     _check_settings(beta, form, topk)
+    check_choice(REDUCTIONS, reduction=reduction)
     if (key_temperatures is None) == (form == "released"):
         raise ValueError(f'key_temperatures: expected with form="released" and only with it, got form={form!r}')
     q, k, memory = normalize(query), normalize(key.detach()), normalize(queue.detach())
     attraction = _scores((q * k).sum(-1), positive_temperatures, sizes["d"], beta)  # (C, n)
     loss = _repulsion(q @ memory.mT, negative_temperatures, sizes["d"], beta, form, topk) - attraction
     if key_temperatures is not None:
-        check_entries(COLDEST, math.inf, key_temperatures=key_temperatures)
+        check_entries(COLDEST_PAIR, math.inf, key_temperatures=key_temperatures)
         other = _repulsion(k @ memory.mT, key_temperatures, sizes["d"], beta, form, topk) - attraction
         loss = (loss + other) / 2
     return reduce(loss.sum(0), reduction)
@@ -243,8 +248,9 @@ def amcl_simsiam(
         temperatures1=(temperatures1, "C n"),
         temperatures2=(temperatures2, "C n"),
     )
-    check_entries(COLDEST, math.inf, temperatures1=temperatures1, temperatures2=temperatures2)
+    check_entries(COLDEST_PAIR, math.inf, temperatures1=temperatures1, temperatures2=temperatures2)
     check_in_range(0, math.inf, beta=beta)
+    check_choice(REDUCTIONS, reduction=reduction)
     similarity1 = (normalize(p1) * normalize(z2.detach())).sum(-1)  # (C, n)
     similarity2 = (normalize(p2) * normalize(z1.detach())).sum(-1)
     dim = p1.shape[-1]
@@ -275,7 +281,7 @@ def amcl_barlow_twins(
     """
     sizes = check_shapes(z1=(z1, "C n d"), z2=(z2, "C n d"), temperatures=(temperatures, "C d d"))
     check_batch(sizes["n"], 2, name="z1", why="to have a correlation")
-    check_entries(COLDEST, math.inf, temperatures=temperatures)
+    check_entries(COLDEST_PAIR, math.inf, temperatures=temperatures)
     check_in_range(0, math.inf, beta=beta, off_diagonal=off_diagonal)
     correlation = _standardize(z1).mT @ _standardize(z2) / sizes["n"]  # (C, d, d)
     omega = regularizer(temperatures, sizes["d"])
@@ -373,15 +379,18 @@ class PairTemperature(nn.Module):
         """Temperatures ``(C, m, k)`` of all pairs of ``(C, m, dim)`` and ``(C, k, dim)``, by default the same."""
         width = self.phi[0].in_features
         check_shapes(heads=(heads, f"C m {width}"), others=(others, f"C k {width}?"))
-        first = self.phi(heads)
-        second = first if others is None else self.phi(others)
+        first = self._phi(heads)
+        second = first if others is None else self._phi(others)
         return _all_temperatures(first, second, low=self.low, high=self.high)
 
     def of_pairs(self, heads: Tensor, others: Tensor) -> Tensor:
         """Temperatures ``(C, n)`` of row i with row i of ``(C, n, dim)``."""
         width = self.phi[0].in_features
         check_shapes(heads=(heads, f"C n {width}"), others=(others, f"C n {width}"))
-        return pair_temperature(self.phi(heads), self.phi(others), low=self.low, high=self.high)
+        return pair_temperature(self._phi(heads), self._phi(others), low=self.low, high=self.high)
+
+    def _phi(self, x: Tensor) -> Tensor:
+        return self.phi(x.to(self.phi[0].weight.dtype))  # embeddings may come in half precision
 
 
 class AMCL(nn.Module):
@@ -411,6 +420,8 @@ class AMCL(nn.Module):
         """
         super().__init__()
         check_type(Iterable, heads=heads)
+        heads = list(heads)
+        check_module(**{f"heads[{i}]": head for i, head in enumerate(heads)})
         self.heads = nn.ModuleList(heads)
         check_batch(len(self.heads), 1, name="heads", why="to compare anything")
         self.temperature: nn.Module = PairTemperature(dim, low=low, high=high)
@@ -420,8 +431,8 @@ class AMCL(nn.Module):
     def loss(self, features1: Tensor, features2: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The loss of the encoder's features ``(N, f)`` of two views; nothing is drawn."""
         check_shapes(features1=(features1, "N f"), features2=(features2, "N f"))
-        features = torch.cat([features1, features2])  # (2N, f)
-        z = torch.stack([head(features) for head in self.heads])  # (C, 2N, dim)
+        features = {"features1, features2": torch.cat([features1, features2])}  # (2N, f)
+        z = torch.stack([apply_network(head, "n d", **features) for head in self.heads])  # (C, 2N, dim)
         return amcl(z, self.temperature(normalize(z)), beta=self.beta, form=self.form, topk=self.topk)
 
     def forward(self, features1: Tensor, features2: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

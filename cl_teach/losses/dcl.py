@@ -17,7 +17,9 @@ Paper versus code. No repository could be verified as the authors'. (1) Re-imple
 factors of two; here it is the mean over all 2N anchors. (2) One lets the gradient flow through :math:`w`, the other
 does not; here the weight is a constant unless ``attach_weight`` says otherwise. (3) One masks by adding log(1e-45)
 after the division by the temperature, which leaks the self-similarity back at temperatures near 0.004; here masked
-entries leave the sum exactly. (4) N = 1 has no negatives and is an error, not minus infinity.
+entries leave the sum exactly. (4) N = 1 has no negatives and is an error, not minus infinity. (5) With a queue
+(`dcl_moco`) the queue's entries are the only negatives, so the positive just leaves MoCo's softmax; this reading was
+not checked against code of the authors.
 """
 
 from __future__ import annotations
@@ -28,12 +30,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_batch, check_embeddings, check_positive, check_same_shape
-from ..core.contrast import reduce
+from ..core.checks import check_batch, check_choice, check_flag, check_shapes
+from ..core.contrast import REDUCTIONS, check_temperature, reduce
+from ..core.precision import full_precision
 from ..core.similarity import normalize, self_mask
 from ..core.tiles import tiled_contrast, use_tiles
 
-__all__ = ["DecoupledTerms", "dcl", "dclw", "decoupled_terms", "positive_weight"]
+__all__ = ["DecoupledTerms", "dcl", "dcl_moco", "dclw", "decoupled_terms", "positive_weight"]
 
 
 class DecoupledTerms(NamedTuple):
@@ -53,6 +56,7 @@ class DecoupledTerms(NamedTuple):
         return torch.sigmoid(self.negatives - self.positive)
 
 
+@full_precision
 def decoupled_terms(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1) -> DecoupledTerms:
     """Positive logit and log-sum of the negatives for each of the 2N anchors.
 
@@ -60,15 +64,10 @@ def decoupled_terms(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1) -
         z1: ``(N, d)`` first views, any scale (normalized here).
         z2: ``(N, d)`` second views.
         temperature: greater than 0.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, fewer than two samples, NaN, temperature not positive.
     """
-    check_embeddings(z1=z1, z2=z2)
-    check_same_shape(z1=z1, z2=z2)
-    check_positive(temperature=temperature)
-    check_batch(len(z1), 2, name="z1", why="to have a negative")
+    check_shapes(z1=(z1, "N d"), z2=(z2, "N d"))
+    check_temperature(temperature)
+    check_batch(len(z1), 2, name="z1, z2", why="to have a negative")
     n = len(z1)
     z = normalize(torch.cat([z1, z2]))  # (2N, d)
     if use_tiles(temperature):  # the same numbers without the table
@@ -80,6 +79,7 @@ def decoupled_terms(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1) -
     return DecoupledTerms(positive, logits.masked_fill(same_sample, -math.inf).logsumexp(1))
 
 
+@full_precision
 def dcl(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1, *, reduction: str = "mean") -> Tensor:
     """The decoupled loss: attraction at full strength, repulsion by a softmax over negatives only.
 
@@ -94,16 +94,44 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1, *, reduction:
     Returns:
         Scalar, or ``(2N,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, fewer than two samples, NaN, temperature not positive.
-
     Source: Yeh et al. (2022), the DCL loss.
+
+    Example:
+        >>> collapsed = torch.ones(4, 3)  # six negatives as close as the positive
+        >>> round(dcl(collapsed, collapsed).exp().item(), 3)
+        6.0
     """
+    check_choice(REDUCTIONS, reduction=reduction)
     terms = decoupled_terms(z1, z2, temperature)
     return reduce(terms.negatives - terms.positive, reduction)
 
 
+@full_precision
+def dcl_moco(
+    query: Tensor, key: Tensor, queue: Tensor, temperature: float | Tensor = 0.2, *, reduction: str = "mean"
+) -> Tensor:
+    """The decoupled loss with a queue: the queue holds all negatives, the own key is only attracted.
+
+    Args:
+        query: ``(n, d)``, any scale (normalized here); the only one that gets a gradient.
+        key: ``(n, d)`` momentum embeddings of the other views; detached here.
+        queue: ``(K, d)`` earlier keys; detached here.
+        temperature: greater than 0; MoCo v2's by default.
+        reduction: ``"mean"``, ``"sum"`` or ``"none"`` over the n queries.
+
+    Returns:
+        Scalar, or ``(n,)`` with ``reduction="none"``.
+    """
+    check_shapes(query=(query, "n d"), key=(key, "n d"), queue=(queue, "K d"))
+    check_temperature(temperature)
+    check_choice(REDUCTIONS, reduction=reduction)
+    q = normalize(query)
+    positive = (q * normalize(key.detach())).sum(1) / temperature  # (n,)
+    negatives = q @ normalize(queue.detach()).mT / temperature  # (n, K)
+    return reduce(negatives.logsumexp(1) - positive, reduction)
+
+
+@full_precision
 def positive_weight(z1: Tensor, z2: Tensor, sigma: float = 0.5) -> Tensor:
     r"""Weights of the attraction: badly aligned pairs pull more.
 
@@ -116,18 +144,14 @@ def positive_weight(z1: Tensor, z2: Tensor, sigma: float = 0.5) -> Tensor:
 
     Returns:
         ``(N,)`` with mean exactly 1, between 2 - N and 2; may be negative.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, sigma not positive.
     """
-    check_embeddings(z1=z1, z2=z2)
-    check_same_shape(z1=z1, z2=z2)
-    check_positive(sigma=sigma)
+    check_shapes(z1=(z1, "N d"), z2=(z2, "N d"))
+    check_temperature(sigma, name="sigma")
     p = (normalize(z1) * normalize(z2)).sum(1)  # (N,)
     return 2 - len(p) * (p / sigma).softmax(0)
 
 
+@full_precision
 def dclw(
     z1: Tensor,
     z2: Tensor,
@@ -150,12 +174,10 @@ def dclw(
     Returns:
         Scalar, or ``(2N,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, fewer than two samples, NaN, temperature or sigma not positive.
-
     Source: Yeh et al. (2022), the DCLW loss.
     """
+    check_flag(attach_weight=attach_weight)
+    check_choice(REDUCTIONS, reduction=reduction)
     terms = decoupled_terms(z1, z2, temperature)
     weight = positive_weight(z1, z2, sigma).repeat(2)
     return reduce(terms.negatives - (weight if attach_weight else weight.detach()) * terms.positive, reduction)

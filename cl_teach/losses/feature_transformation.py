@@ -25,13 +25,24 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_embeddings, check_in_range, check_positive, check_same_shape, check_same_width
-from ..core.contrast import one_positive_contrast
+from ..core.checks import (
+    check_choice,
+    check_count,
+    check_entries,
+    check_generator,
+    check_in_range,
+    check_labels,
+    check_positive,
+    check_shapes,
+)
+from ..core.contrast import REDUCTIONS, check_temperature, one_positive_contrast
 from ..core.draws import draw_beta
+from ..core.precision import full_precision
 from ..core.similarity import normalize
 
 __all__ = [
     "Scores",
+    "Transformation",
     "draw_transformation",
     "extrapolate",
     "feature_transformation",
@@ -54,6 +65,21 @@ class Scores(NamedTuple):
     negatives: Tensor
 
 
+class Transformation(NamedTuple):
+    """One step's draws.
+
+    Attributes:
+        extrapolation: weight of `extrapolate`, in [1, 2].
+        interpolation: weight of `interpolate`, in [0, 1].
+        permutation: ``(K,)`` partners in the queue (CPU).
+    """
+
+    extrapolation: float
+    interpolation: float
+    permutation: Tensor
+
+
+@full_precision
 def extrapolate(query: Tensor, key: Tensor, weight: float | Tensor) -> tuple[Tensor, Tensor]:
     r"""Move two vectors apart along their line; sum and direction of the difference stay.
 
@@ -64,60 +90,70 @@ def extrapolate(query: Tensor, key: Tensor, weight: float | Tensor) -> tuple[Ten
 
     Returns:
         The moved query and the moved key.
-
-    Raises:
-        ValueError: shapes differ or the weight is out of range.
     """
-    check_same_shape(query=query, key=key)
-    check_in_range(1, 2, weight=weight)
+    check_shapes(query=(query, "B d"), key=(key, "B d"))
+    _check_weight(1, 2, query, weight=weight)
     return weight * query + (1 - weight) * key, weight * key + (1 - weight) * query
 
 
+@full_precision
 def interpolate(queue: Tensor, weight: float | Tensor, permutation: Tensor) -> Tensor:
     r"""Mix every queue entry with another one.
 
     Args:
         queue: ``(K, d)``.
         weight: :math:`\lambda_{in}` in [0, 1] of the entry itself, a number or ``(K, d)``.
-        permutation: ``(K,)`` row number of the partner.
+        permutation: ``(K,)`` row number of the partner, every row once.
 
     Returns:
         ``(K, d)``, shorter than the entries where the two differ.
-
-    Raises:
-        ValueError: the weight is out of range, or the permutation has another length.
     """
-    check_in_range(0, 1, weight=weight)
-    if permutation.shape != (len(queue),):
-        raise ValueError(f"permutation: expected shape ({len(queue)},), got {tuple(permutation.shape)}")
+    check_shapes(queue=(queue, "K d"), permutation=(permutation, "K", int))
+    _check_weight(0, 1, queue, weight=weight)
+    k = len(queue)
+    permutation = check_labels(permutation, k, name="permutation", num_classes=k)
+    if not torch.compiler.is_compiling() and len(permutation.unique()) < k:
+        raise ValueError("permutation: expected every row of the queue once, got some twice")
     return weight * queue + (1 - weight) * queue[permutation]
 
 
+def _check_weight(low: float, high: float, rows: Tensor, **weight: float | Tensor) -> None:
+    """A number, or a number for every entry of ``rows``."""
+    ((name, value),) = weight.items()
+    if isinstance(value, Tensor) and value.ndim > 0:
+        check_entries(low, high, **{name: value})
+        if value.shape != rows.shape or value.device != rows.device:
+            raise ValueError(f"{name}: expected a number or shape {tuple(rows.shape)}, got {tuple(value.shape)}")
+    else:
+        check_in_range(low, high, **{name: value})
+
+
 def draw_transformation(
-    queue_size: int, *, alpha_positive: float = 2.0, alpha_negative: float = 1.6, seed: int | None = None
-) -> tuple[float, float, Tensor]:
+    queue_size: int,
+    *,
+    alpha_positive: float = 2.0,
+    alpha_negative: float = 1.6,
+    generator: torch.Generator | None = None,
+) -> Transformation:
     r"""Draw one step's :math:`\lambda_{ex} = 1 + \mathrm{Beta}(\alpha_{ex},\alpha_{ex})`, :math:`\lambda_{in}` and
     :math:`\pi`.
 
     Args:
         queue_size: K.
-        alpha_positive: shape of the Beta distribution for the positives.
+        alpha_positive: shape of the Beta distribution for the positives, between 1e-3 and 1e6.
         alpha_negative: shape for the negatives.
-        seed: of this draw; the global state of torch if None.
-
-    Returns:
-        The two numbers and the ``(K,)`` permutation (CPU).
-
-    Raises:
-        ValueError: a value not positive.
+        generator: on the CPU; the global state of torch if None.
     """
-    check_positive(queue_size=queue_size, alpha_positive=alpha_positive, alpha_negative=alpha_negative)
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    check_count(queue_size=queue_size)
+    check_positive(alpha_positive=alpha_positive, alpha_negative=alpha_negative)
+    check_in_range(1e-3, 1e6, alpha_positive=alpha_positive, alpha_negative=alpha_negative)
+    check_generator(generator)
     outward = draw_beta(alpha_positive, alpha_positive, generator=generator).item()
     inward = draw_beta(alpha_negative, alpha_negative, generator=generator).item()
-    return 1 + outward, inward, torch.randperm(queue_size, generator=generator)
+    return Transformation(1 + outward, inward, torch.randperm(queue_size, generator=generator))
 
 
+@full_precision
 def transformed_scores(
     query: Tensor,
     key: Tensor,
@@ -136,22 +172,20 @@ def transformed_scores(
         extrapolation: weight of `extrapolate`; 1 leaves the positives alone.
         interpolation: weight of `interpolate`; 1 leaves the negatives alone.
         permutation: ``(K,)`` partners in the queue; needed unless ``interpolation`` is 1.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, weights out of range.
     """
-    check_embeddings(query=query, key=key, queue=queue)
-    check_same_shape(query=query, key=key)
-    check_same_width(query=query, queue=queue)
+    check_shapes(query=(query, "B d"), key=(key, "B d"), queue=(queue, "K d"))
+    _check_weight(1, 2, query, extrapolation=extrapolation)
+    _check_weight(0, 1, queue, interpolation=interpolation)
     q, k, n = normalize(query), normalize(key.detach()), normalize(queue.detach())
     moved_query, moved_key = extrapolate(q, k, extrapolation)
-    if permutation is None:
-        permutation = torch.arange(len(n), device=n.device)  # each entry mixed with itself: unchanged
-    mixed = interpolate(n, interpolation, permutation)
-    return Scores((q * k).sum(1), (moved_query * moved_key).sum(1), moved_query @ mixed.mT)
+    if permutation is not None:
+        n = interpolate(n, interpolation, permutation)
+    elif isinstance(interpolation, Tensor) or interpolation != 1:
+        raise ValueError("permutation: expected the partners in the queue, as interpolation is not 1, got None")
+    return Scores((q * k).sum(1), (moved_query * moved_key).sum(1), moved_query @ n.mT)
 
 
+@full_precision
 def feature_transformation(
     query: Tensor,
     key: Tensor,
@@ -180,13 +214,16 @@ def feature_transformation(
     Returns:
         Scalar, or ``(B,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, weights out of range, temperature not positive.
-
     Source: Zhu et al. (2021), positive extrapolation and negative interpolation.
+
+    Example:
+        >>> q, k, queue = torch.randn(4, 8), torch.randn(4, 8), torch.randn(32, 8)
+        >>> draws = draw_transformation(len(queue))
+        >>> feature_transformation(q, k, queue, **draws._asdict()).shape
+        torch.Size([])
     """
-    check_positive(temperature=temperature)
+    check_temperature(temperature)
+    check_choice(REDUCTIONS, reduction=reduction)
     scores = transformed_scores(
         query, key, queue, extrapolation=extrapolation, interpolation=interpolation, permutation=permutation
     )

@@ -34,7 +34,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ..core.checks import check_batch, check_embeddings, check_positive
+from ..core.checks import check_batch, check_count, check_flag, check_positive, check_shapes
+from ..core.precision import full_precision
 from ..core.similarity import normalize, self_mask
 
 __all__ = ["GroupOrder", "group_order", "groco", "soft_sort"]
@@ -54,6 +55,7 @@ class GroupOrder(NamedTuple):
     positive_rank: Tensor
 
 
+@full_precision
 def soft_sort(x: Tensor, steepness: float = 1.0) -> tuple[Tensor, Tensor]:
     """Differentiable odd-even transposition sort in n layers, ascending.
 
@@ -64,14 +66,14 @@ def soft_sort(x: Tensor, steepness: float = 1.0) -> tuple[Tensor, Tensor]:
     Returns:
         ``(..., n)`` relaxed sorted values and the ``(..., n, n)`` doubly stochastic matrix P with ``sorted = x @ P``.
 
-    Raises:
-        TypeError: not a floating tensor.
-        ValueError: steepness not positive.
-
     Source: Petersen et al., Differentiable Sorting Networks (2021), with the Cauchy relaxation (2022).
+
+    Example:
+        >>> values, P = soft_sort(torch.tensor([3.0, 1.0, 2.0]), steepness=1e6)
+        >>> [round(v, 3) for v in values.tolist()]
+        [1.0, 2.0, 3.0]
     """
-    if not x.is_floating_point():
-        raise TypeError(f"x: expected a floating dtype, got {x.dtype}")
+    check_shapes(x=(x, "... n"))
     check_positive(steepness=steepness)
     n = x.shape[-1]
     P = torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape, n)
@@ -93,6 +95,7 @@ def _exchange(x: Tensor, keep: Tensor, first: int, stop: int, dim: int) -> Tenso
     return torch.cat([x[..., :first], mixed, x[..., stop:]], dim=dim)
 
 
+@full_precision
 def group_order(
     anchors: Tensor, positives: Tensor, negatives: Tensor, *, top_negatives: int = 10, steepness: float = 1.0
 ) -> GroupOrder:
@@ -104,15 +107,10 @@ def group_order(
         negatives: ``(N, d)``, one embedding an image; an anchor's own row is left out.
         top_negatives: k, between 1 and N - 1.
         steepness: of the comparators.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: no positives, too few images for ``top_negatives``, NaN, steepness not positive.
     """
-    check_embeddings(anchors=anchors, negatives=negatives)
-    check_embeddings(ndim=3, positives=positives)
-    if top_negatives < 1:
-        raise ValueError(f"top_negatives: expected at least 1, got {top_negatives}")
+    check_shapes(anchors=(anchors, "N d"), positives=(positives, "m N d"), negatives=(negatives, "N d"))
+    check_count(top_negatives=top_negatives)
+    check_positive(steepness=steepness)
     check_batch(len(anchors), top_negatives + 1, name="anchors", why=f"for top_negatives={top_negatives}")
     z = normalize(anchors)
     near = (z * normalize(positives)).sum(-1).mT.sort(-1).values  # (N, m)
@@ -128,6 +126,7 @@ def group_order(
     return GroupOrder(loss, scores, positive_rank)
 
 
+@full_precision
 def groco(
     views: Tensor,
     *,
@@ -142,26 +141,25 @@ def groco(
         views: ``(V, N, d)``, any scale (normalized here).
         top_negatives: k hardest negatives of each anchor, from its own view.
         steepness: of the comparators.
-        positive_views: only the first so many views serve as positives; None means all V.
+        positive_views: only the first so many views, at least two, serve as positives; None means all V.
         stop_gradient: whether positives and negatives are constants.
 
     Returns:
         ``(V,)`` mean loss of the anchors of each view; the loss to minimize is their mean.
 
-    Raises:
-        TypeError: not a floating tensor.
-        ValueError: not three-dimensional, fewer than two positive views, too few images, NaN, steepness not positive.
-
     Source: Shvetsova et al. (2023), released loss.
     """
-    check_embeddings(ndim=3, views=views)
-    count = len(views) if positive_views is None else positive_views
-    if not 2 <= count <= len(views):
-        raise ValueError(f"positive_views: expected between 2 and the {len(views)} views, got {count}")
+    v, n, _ = check_shapes(views=(views, "V N d")).values()
+    check_count(top_negatives=top_negatives)
+    check_flag(stop_gradient=stop_gradient)
+    check_batch(v, 2, name="views", why="to have a positive")
+    check_batch(n, top_negatives + 1, name="views[0]", why=f"for top_negatives={top_negatives}")
+    count = v if positive_views is None else positive_views
+    check_count(2, v, positive_views=count)
     targets = views.detach() if stop_gradient else views
     losses = []
-    for a in range(len(views)):  # a handful of views, each with its own set of positives
-        others = targets[[v for v in range(count) if v != a]]
+    for a in range(v):  # a handful of views, each with its own set of positives
+        others = targets[[b for b in range(count) if b != a]]
         order = group_order(views[a], others, targets[a], top_negatives=top_negatives, steepness=steepness)
         losses.append(order.loss.mean())
     return torch.stack(losses)

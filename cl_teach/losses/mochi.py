@@ -26,8 +26,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_batch, check_embeddings, check_positive, check_same_shape, check_same_width
-from ..core.contrast import one_positive_contrast
+from ..core.checks import check_choice, check_count, check_entries, check_generator, check_shapes, check_type
+from ..core.contrast import REDUCTIONS, check_temperature, one_positive_contrast
+from ..core.precision import full_precision
 from ..core.similarity import normalize
 
 __all__ = ["Mixture", "draw_mixture", "hardest_rows", "mix", "mochi"]
@@ -51,6 +52,7 @@ class Mixture(NamedTuple):
     beta: Tensor
 
 
+@full_precision
 def hardest_rows(query: Tensor, queue: Tensor, count: int) -> Tensor:
     """Row numbers of the queue entries most similar to each query, in ascending order of the number.
 
@@ -61,15 +63,11 @@ def hardest_rows(query: Tensor, queue: Tensor, count: int) -> Tensor:
 
     Returns:
         ``(B, N)`` integers.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: widths differ, NaN, ``count`` out of range.
     """
-    check_embeddings(query=query, queue=queue)
-    check_same_width(query=query, queue=queue)
-    if not 1 <= count <= len(queue):
-        raise ValueError(f"count: expected between 1 and the queue's {len(queue)} rows, got {count}")
+    check_shapes(query=(query, "B d"), queue=(queue, "K d"))
+    check_count(count=count)
+    if count > len(queue):
+        raise ValueError(f"count, queue: expected at most the queue's {len(queue)} rows, got {count}")
     similarity = normalize(query.detach()) @ normalize(queue.detach()).mT  # (B, K)
     return similarity.topk(count, dim=1).indices.sort(dim=1).values
 
@@ -84,13 +82,12 @@ def draw_mixture(
         mixed: s >= 0, how many pairs of hard negatives to mix.
         mixed_with_query: s' >= 0, how many to mix with the query.
         generator: on the device of ``hard``.
-
-    Raises:
-        ValueError: a negative count.
     """
-    if mixed < 0 or mixed_with_query < 0:
-        raise ValueError(f"mixed, mixed_with_query: expected at least 0, got {mixed} and {mixed_with_query}")
-    b, n = hard.shape
+    b, n = check_shapes(hard=(hard, "B N", int)).values()
+    check_entries(0, 2**62, hard=hard)
+    check_count(0, mixed=mixed, mixed_with_query=mixed_with_query)
+    check_generator(generator)
+    hard = hard.long()
 
     def rows(size: int) -> Tensor:
         return hard.gather(1, torch.randint(n, (b, size), generator=generator, device=hard.device))
@@ -101,6 +98,7 @@ def draw_mixture(
     return Mixture(rows(mixed), rows(mixed), uniform(mixed), rows(mixed_with_query), uniform(mixed_with_query) / 2)
 
 
+@full_precision
 def mix(query: Tensor, queue: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]:
     """Make the synthetic negatives; unit length, without gradient.
 
@@ -112,13 +110,40 @@ def mix(query: Tensor, queue: Tensor, mixture: Mixture) -> tuple[Tensor, Tensor]
     Returns:
         ``(B, s, d)`` pairs mixed, ``(B, s', d)`` mixed with the query.
     """
+    check_shapes(query=(query, "B d"), queue=(queue, "K d"))
+    first, second, alpha, partner, beta = _check_mixture(mixture, len(query), len(queue), query.device)
     unit_query, unit_queue = normalize(query.detach()), normalize(queue.detach())
-    alpha, beta = mixture.alpha[..., None].to(query), mixture.beta[..., None].to(query)
-    pairs = alpha * unit_queue[mixture.first] + (1 - alpha) * unit_queue[mixture.second]
-    with_query = beta * unit_query[:, None] + (1 - beta) * unit_queue[mixture.partner]
-    return normalize(pairs), normalize(with_query)
+    alpha, beta = alpha[..., None].to(query), beta[..., None].to(query)
+    pairs = alpha * unit_queue[first] + (1 - alpha) * unit_queue[second]
+    with_query = beta * unit_query[:, None] + (1 - beta) * unit_queue[partner]
+    return _unit(pairs), _unit(with_query)
 
 
+def _unit(rows: Tensor) -> Tensor:
+    return normalize(rows) if rows.numel() else rows  # none may have been asked for
+
+
+def _check_mixture(mixture: Mixture, b: int, k: int, device: torch.device) -> Mixture:
+    """The mixture with int64 row numbers."""
+    check_type(Mixture, mixture=mixture)
+    fields = dict(mixture._asdict())
+    for names, highest in ((("first", "second", "alpha"), 1.0), (("partner", "beta"), 0.5)):
+        for name in names:
+            check_type(Tensor, **{f"mixture.{name}": fields[name]})
+        if all(fields[name].numel() == 0 and fields[name].shape == (b, 0) for name in names):
+            continue  # nothing of this kind is mixed
+        kinds = {name: float if name in ("alpha", "beta") else int for name in names}
+        check_shapes(**{f"mixture.{name}": (fields[name], f"{b} s", kinds[name]) for name in names})
+        for name in names:
+            check_entries(0, highest if kinds[name] is float else k - 1, **{f"mixture.{name}": fields[name]})
+            if fields[name].device != device:
+                raise ValueError(f"mixture.{name}: expected a tensor on {device}, got one on {fields[name].device}")
+            if kinds[name] is int:
+                fields[name] = fields[name].long()
+    return Mixture(**fields)
+
+
+@full_precision
 def mochi(
     query: Tensor,
     key: Tensor,
@@ -141,17 +166,18 @@ def mochi(
     Returns:
         Scalar, or ``(B,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, temperature not positive.
-
     Source: Kalantidis et al. (2020), section 4.
+
+    Example:
+        >>> q, k, queue = torch.randn(4, 8), torch.randn(4, 8), torch.randn(32, 8)
+        >>> hard = hardest_rows(q, queue, 6)
+        >>> plain, harder = (mochi(q, k, queue, draw_mixture(hard, 3 * n, 2 * n)) for n in (0, 1))
+        >>> bool(harder > plain)  # synthetic negatives only add to the denominator
+        True
     """
-    check_embeddings(query=query, key=key, queue=queue)
-    check_same_shape(query=query, key=key)
-    check_same_width(query=query, queue=queue)
-    check_positive(temperature=temperature)
-    check_batch(len(queue), 1, name="queue", why="to have a negative")
+    check_shapes(query=(query, "B d"), key=(key, "B d"), queue=(queue, "K d"))
+    check_temperature(temperature)
+    check_choice(REDUCTIONS, reduction=reduction)
     q = normalize(query)
     pairs, with_query = mix(query, queue, mixture)
     own = (q * normalize(key.detach())).sum(1)  # (B,)

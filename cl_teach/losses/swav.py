@@ -16,8 +16,8 @@ stood, and without it everything falls on one prototype.
 Paper versus code. (1) Rows of prototypes are normalized first, samples last, so the codes of each sample sum to one
 exactly and the shares of the prototypes only in the limit. (2) The code works with exp(S/eps), which overflows for
 small eps or half precision; here it is the same iteration on logarithms. (3) The gradient is with respect to the
-normalized prototypes, which the optimizer moves off the sphere between steps. (4) The queue is used once its last row
-is filled, and the current batch is pushed after the scores are taken, so that it does not count twice.
+normalized prototypes; the optimizer moves them off the sphere, and they are put back after the step. (4) The queue is
+used once its last row is filled, and a batch is pushed after its step, so that it does not count twice.
 """
 
 from __future__ import annotations
@@ -29,7 +29,9 @@ import torch
 from torch import Tensor, nn
 
 from ..core.assignment import sinkhorn
-from ..core.checks import check_batch, check_embeddings, check_positive, check_same_width
+from ..core.checks import check_batch, check_count, check_positive, check_shapes, check_type
+from ..core.contrast import check_temperature
+from ..core.precision import full_precision
 from ..core.similarity import normalize
 
 __all__ = ["SwAV", "SwappedPrediction", "push_front", "swav"]
@@ -47,22 +49,21 @@ class SwappedPrediction(NamedTuple):
     codes: Tensor
 
 
+@full_precision
 def push_front(queue: Tensor, features: Tensor) -> Tensor:
     """The queue after a batch was put in front and the oldest rows fell off the end.
 
     Args:
         queue: ``(L, d)``.
         features: ``(B, d)``, B <= L.
-
-    Raises:
-        ValueError: widths differ, or the batch is larger than the queue.
     """
-    check_same_width(queue=queue, features=features)
+    check_shapes(queue=(queue, "L d"), features=(features, "B d"))
     if len(features) > len(queue):
-        raise ValueError(f"features: expected at most the queue's {len(queue)} rows, got {len(features)}")
+        raise ValueError(f"features, queue: expected at most the queue's {len(queue)} rows, got {len(features)}")
     return torch.cat([features, queue[: len(queue) - len(features)]])
 
 
+@full_precision
 def swav(
     views: Tensor,
     prototypes: Tensor,
@@ -81,29 +82,28 @@ def swav(
         temperature: of the predictions.
         epsilon: of the codes.
         iterations: of Sinkhorn.
-        assign: the crops that produce codes; all crops predict.
+        assign: the crops that produce codes, each once; all crops predict.
         queue: ``(|A|, L, d)`` unit features of earlier batches, in the order of ``assign``, or None. It helps the codes
             of small batches; one whose last row is still zero is not used.
 
-    Returns:
-        `SwappedPrediction`.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, a single crop, NaN, a crop number out of range, settings not positive.
-
     Source: Caron et al. (2020), equations 1 to 3.
+
+    Example:
+        >>> loss, codes = swav(torch.randn(4, 6, 8), torch.eye(8)[:5])  # four crops, five prototypes
+        >>> codes.shape
+        torch.Size([2, 6, 5])
     """
-    check_embeddings(ndim=3, views=views)
-    check_embeddings(prototypes=prototypes)
-    check_same_width(views=views, prototypes=prototypes)
-    check_positive(temperature=temperature)
-    v = len(views)
+    check_type(Sequence, assign=assign)
+    v, b, *_ = check_shapes(
+        views=(views, "V B d"), prototypes=(prototypes, "K d"), queue=(queue, f"{len(assign)} L d?")
+    ).values()
+    check_temperature(temperature)
+    check_temperature(epsilon, name="epsilon")
+    check_count(iterations=iterations)
     check_batch(v, 2, name="views", why="(crops) to swap")
-    if not assign or not all(0 <= a < v for a in assign):
-        raise ValueError(f"assign: expected crop numbers between 0 and {v - 1}, got {tuple(assign)}")
-    if queue is not None and (queue.ndim != 3 or len(queue) != len(assign)):
-        raise ValueError(f"queue: expected shape ({len(assign)}, L, d), got {tuple(queue.shape)}")
+    check_count(0, v - 1, **{f"assign[{i}]": a for i, a in enumerate(assign)})
+    if not assign or len(set(assign)) < len(assign):
+        raise ValueError(f"assign: expected crop numbers between 0 and {v - 1}, each once, got {tuple(assign)}")
     scores = normalize(views) @ prototypes.mT  # (V, B, K)
     log_p = (scores / temperature).log_softmax(-1)
     codes = []
@@ -111,19 +111,18 @@ def swav(
         own = scores[a].detach()
         if queue is not None and bool(queue[i, -1].any()):
             own = torch.cat([queue[i] @ prototypes.detach().mT, own])  # stale features, current prototypes
-        codes.append(sinkhorn(own, epsilon, iterations)[-views.shape[1] :])
+        codes.append(sinkhorn(own, epsilon, iterations)[-b:])
     q = torch.stack(codes)  # (|A|, B, K)
-    swapped = -torch.einsum("abk,vbk->av", q, log_p) / views.shape[1]  # cross-entropy of every crop against every code
+    swapped = -torch.einsum("abk,vbk->av", q, log_p) / b  # cross-entropy of every crop against every code
     others = torch.ones_like(swapped)
     others[torch.arange(len(assign)), list(assign)] = 0  # not against its own code
     return SwappedPrediction((swapped * others).sum() / (len(assign) * (v - 1)), q)
 
 
 class SwAV(nn.Module):
-    """Prototypes and queue: what SwAV keeps between steps.
+    """Prototypes and queue: what SwAV keeps between steps. Both are dropped after training; calling it is its loss.
 
-    A training step is ``loss = method(views)``, backward, optimizer step. The prototypes are put back on the sphere at
-    the beginning of every call; to freeze them at first, as the released code does, drop their gradient after backward.
+    To freeze the prototypes at first, as the released code does, drop their gradient after backward.
     """
 
     queue: Tensor
@@ -147,28 +146,45 @@ class SwAV(nn.Module):
             epsilon: of the codes.
             iterations: of Sinkhorn.
             queue_size: rows of earlier features for each of the two assigning crops; 0 for none.
-
-        Raises:
-            ValueError: a value outside its range.
         """
         super().__init__()
-        check_positive(dim=dim, prototypes=prototypes, temperature=temperature, epsilon=epsilon, iterations=iterations)
+        check_count(dim=dim, prototypes=prototypes, iterations=iterations)
+        check_count(0, queue_size=queue_size)
+        check_positive(temperature=temperature, epsilon=epsilon)
         self.temperature, self.epsilon, self.iterations = temperature, epsilon, iterations
         self.prototypes = nn.Parameter(normalize(torch.randn(prototypes, dim)))
         self.register_buffer("queue", torch.zeros(2, queue_size, dim))
+        self._seen: list[Tensor] = []  # features since the last step
 
-    def forward(self, views: Tensor) -> Tensor:
-        """The loss of ``(V, B, dim)`` crops, the two full-size ones first; updates the queue."""
-        with torch.no_grad():
-            self.prototypes.copy_(normalize(self.prototypes))
-        loss, _ = swav(
+    def loss(self, views: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of ``(V, B, dim)`` crops, the two full-size ones first; nothing is drawn."""
+        sizes = check_shapes(views=(views, f"V B {self.prototypes.shape[1]}"))
+        size = self.queue.shape[1]
+        if size and sizes["B"] > size:
+            raise ValueError(f"views: expected at most the queue's {size} rows in a batch, got {sizes['B']}")
+        # on the sphere whatever the optimizer did, with the gradient taken as given
+        unit = self.prototypes + (normalize(self.prototypes) - self.prototypes).detach()
+        result = swav(
             views,
-            self.prototypes,
+            unit,
             temperature=self.temperature,
             epsilon=self.epsilon,
             iterations=self.iterations,
-            queue=self.queue if self.queue.shape[1] else None,
+            queue=self.queue if size else None,
         )
-        if self.queue.shape[1]:
-            self.queue.copy_(torch.stack([push_front(self.queue[a], normalize(views[a].detach())) for a in (0, 1)]))
-        return loss
+        if size and self.training and torch.is_grad_enabled():
+            self._seen.append(normalize(views[:2].detach()))
+        return result.loss
+
+    def forward(self, views: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The loss."""
+        return self.loss(views, generator=generator)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Put the prototypes back on the sphere and the features of the last training batches into the queue."""
+        self.prototypes.copy_(normalize(self.prototypes))
+        for features in self._seen:
+            pushed = [push_front(old, new) for old, new in zip(self.queue, features, strict=True)]
+            self.queue.copy_(torch.stack(pushed))
+        self._seen = []

@@ -43,6 +43,7 @@ from ..core.checks import (
 from ..core.precision import full_precision
 from ..core.regression import regression_loss
 from ..core.teacher import MomentumTeacher
+from ..models.apply import apply_network
 
 __all__ = ["DirectPred", "DirectPredictor", "byol_loss", "predictor_weights"]
 
@@ -206,9 +207,9 @@ class DirectPred(nn.Module):
         """The loss of two batches of views of the same samples; nothing is drawn."""
         check_same_shape(view1=view1, view2=view2)
         check_shapes(view1=(view1, "..."), view2=(view2, "..."))
-        views = torch.cat([view1, view2])
-        z1, z2 = self.online(views).chunk(2)
-        target2, target1 = self.teacher(views).chunk(2)  # each predicts the other view
+        views = {"view1, view2": torch.cat([view1, view2])}
+        z1, z2 = apply_network(self.online, "n d", **views).chunk(2)
+        target2, target1 = apply_network(self.teacher, "n d", **views).chunk(2)  # each predicts the other view
         if self.training and torch.is_grad_enabled():
             self._seen.append((z1.detach(), z2.detach()))
         return byol_loss(self.predictor(z1), self.predictor(z2), target1, target2)

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from ..core.checks import (
@@ -42,6 +42,7 @@ from ..core.checks import (
     finite_result,
 )
 from ..core.precision import full_precision
+from ..models.fixed_head import FixedHead
 
 __all__ = [
     "DiagonalModel",
@@ -52,39 +53,6 @@ __all__ = [
     "end_to_end_weight",
     "feature_weights",
 ]
-
-
-class FixedHead(nn.Module):
-    r"""A head without parameters: :math:`z_k = r_k / \kappa^k` for coordinate k of the representation.
-
-    The encoder adapts to it: coordinates that the head keeps large take what the loss wants large, later ones keep the
-    rest. Downstream uses the representation r below it. :math:`\kappa = 1` is the identity.
-
-    Source: Xue et al. (2024), released code (default :math:`\kappa` 1.05 in pre-training).
-
-    Example:
-        >>> FixedHead(3, kappa=2.0)(torch.ones(1, 3)).tolist()
-        [[1.0, 0.5, 0.25]]
-    """
-
-    scale: Tensor
-
-    def __init__(self, dim: int, kappa: float = 1.05) -> None:
-        """Make the head.
-
-        Args:
-            dim: width d of the representation.
-            kappa: decay from one coordinate to the next, at least 1.
-        """
-        super().__init__()
-        check_count(dim=dim)
-        check_in_range(1, math.inf, kappa=kappa)
-        self.register_buffer("scale", float(kappa) ** -torch.arange(dim, dtype=torch.float64))
-
-    def forward(self, representation: Tensor) -> Tensor:
-        """Scale ``(n, d)`` to ``(n, d)``."""
-        check_shapes(representation=(representation, f"n {len(self.scale)}"))
-        return representation * self.scale.to(representation)
 
 
 @full_precision
@@ -101,6 +69,10 @@ def end_to_end_weight(strength: Tensor, disruption: Tensor, noise: float) -> Ten
 
     Returns:
         ``(n,)``; 0 where strength and noise are both 0.
+
+    Example:
+        >>> end_to_end_weight(torch.tensor([0.5, 1.0]), torch.tensor([0.0, 1.0]), noise=0.25).tolist()
+        [1.0, 0.0]
     """
     check_shapes(strength=(strength, "n"), disruption=(disruption, "n"))
     check_entries(0, math.inf, strength=strength)

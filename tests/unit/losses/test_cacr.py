@@ -7,7 +7,7 @@ import torch
 from unit_helpers import draw
 
 from cl_teach.core import info_nce, normalize
-from cl_teach.losses.cacr import cacr, cacr_momentum, cacr_terms, squared_distance
+from cl_teach.losses.cacr import cacr, cacr_moco, cacr_momentum, cacr_terms, squared_distance
 
 VIEWS = draw(4, 6, 5)
 
@@ -100,12 +100,50 @@ def test_gradcheck():
     assert torch.autograd.gradcheck(cacr, (VIEWS.clone().requires_grad_(),))
 
 
+@pytest.mark.parametrize("in_batch", [True, False])
+def test_with_a_queue_equals_the_loops(in_batch):
+    keys, queue = draw(4, 6, 5, seed=1), draw(9, 5, seed=2)
+    q, k, n = normalize(VIEWS), normalize(keys), normalize(queue)
+
+    def c(a, b):
+        return ((a - b) ** 2).sum()
+
+    pull = push = 0.0
+    for x in range(4):
+        for i in range(6):
+            costs = torch.stack([c(q[x, i], k[m, i]) for m in range(4) if m != x])
+            pull += (torch.softmax(1.3 * costs, 0) * costs).sum() / 24
+            others = [q[x, j] for j in range(6) if j != i and in_batch]
+            costs = torch.stack([c(q[x, i], row) for row in [*n, *others]])
+            push += (torch.softmax(-0.7 * costs, 0) * costs).sum() / 24
+    settings = {"positive_sharpness": 1.3, "negative_sharpness": 0.7, "alpha": 1.5, "beta": 0.5}
+    assert torch.allclose(cacr_moco(VIEWS, keys, queue, **settings, in_batch=in_batch), 1.5 * pull - 0.5 * push)
+
+
+def test_with_a_queue_only_the_queries_get_a_gradient():
+    rows = [x.clone().requires_grad_() for x in (VIEWS, draw(4, 6, 5, seed=1), draw(9, 5, seed=2))]
+    cacr_moco(*rows).backward()
+    assert rows[0].grad.any()
+    assert rows[1].grad is None
+    assert rows[2].grad is None
+    free = VIEWS.clone().requires_grad_()  # without the batch all weights are constants: pull and push along the rows
+    cacr_moco(free, rows[1], rows[2], positive_sharpness=0, negative_sharpness=0, in_batch=False).backward()
+    assert free.grad.isfinite().all()
+
+
+def test_half_precision_views_beside_a_wide_queue():
+    views, keys, queue = VIEWS.bfloat16(), draw(4, 6, 5, seed=1).float(), draw(9, 5, seed=2).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(cacr(views), cacr(views.float()))
+        assert torch.allclose(cacr_moco(views, keys, queue), cacr_moco(views.float(), keys, queue))
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
         (lambda: cacr(VIEWS[:1]), "views.*to have a positive"),
         (lambda: cacr(VIEWS[:, :1]), "to have a negative"),
-        (lambda: cacr(VIEWS[0]), "3 dimensions"),
+        (lambda: cacr(VIEWS[0]), "views"),
         (lambda: cacr(VIEWS, positive_sharpness=-1), "positive_sharpness"),
         (lambda: cacr(VIEWS, beta=0), "beta"),
         (lambda: cacr_momentum(VIEWS, VIEWS[0, :3]), "key"),

@@ -6,8 +6,8 @@ import pytest
 import torch
 from unit_helpers import draw
 
-from cl_teach.core import normalize, nt_xent
-from cl_teach.losses.dcl import dcl, dclw, decoupled_terms, positive_weight
+from cl_teach.core import info_nce, normalize, nt_xent
+from cl_teach.losses.dcl import dcl, dcl_moco, dclw, decoupled_terms, positive_weight
 
 Z1, Z2 = draw(6, 4), draw(6, 4, seed=1)
 
@@ -19,6 +19,32 @@ def test_equals_the_double_loop():
         others = [j for j in range(12) if j % 6 != i % 6]
         total += -z[i] @ z[(i + 6) % 12] / 0.3 + math.log(sum(math.exp(z[i] @ z[j] / 0.3) for j in others))
     assert torch.allclose(dcl(Z1, Z2, 0.3), total / 12)
+
+
+def test_with_a_queue_the_positive_just_leaves_the_softmax():
+    queue = draw(9, 4, seed=2)
+    loss = dcl_moco(Z1, Z2, queue, 0.3, reduction="none")
+    q, k, n = normalize(Z1), normalize(Z2), normalize(queue)
+    positive = (q * k).sum(1) / 0.3
+    for i in range(6):
+        assert torch.isclose(loss[i], math.log(sum(math.exp(q[i] @ row / 0.3) for row in n)) - positive[i])
+    coupling = torch.sigmoid((q @ n.T / 0.3).logsumexp(1) - positive)
+    assert torch.allclose(info_nce(Z1, Z2, queue, 0.3, reduction="none") - loss, -coupling.log())
+
+
+def test_with_a_queue_only_the_query_gets_a_gradient():
+    rows = [x.clone().requires_grad_() for x in (Z1, Z2, draw(9, 4, seed=2))]
+    dcl_moco(*rows).backward()
+    assert rows[1].grad is None
+    assert rows[2].grad is None
+    assert torch.autograd.gradcheck(lambda q: dcl_moco(q, *rows[1:]), (rows[0],))
+
+
+def test_half_precision_views():
+    a, b = Z1.bfloat16(), Z2.bfloat16()
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(dcl(a, b, 0.05), dcl(a.float(), b.float(), 0.05))
+        assert torch.allclose(dclw(a, b.float()), dclw(a.float(), b.float()))
 
 
 def test_info_nce_minus_dcl_is_minus_log_of_the_multiplier():
@@ -96,7 +122,7 @@ def test_detached_weight_leaves_the_gradient_of_a_constant_weight():
     ("call", "says"),
     [
         (lambda: dcl(Z1[:1], Z2[:1]), "at least 2 rows"),
-        (lambda: dcl(Z1, Z2[:4]), "z1, z2"),
+        (lambda: dcl(Z1, Z2[:4]), "z2"),
         (lambda: dcl(Z1, Z2, 0.0), "temperature"),
         (lambda: dclw(Z1, Z2, sigma=-1.0), "sigma"),
         (lambda: dcl(Z1 * math.nan, Z2), "z1"),

@@ -65,24 +65,36 @@ def test_gradient_reaches_the_query_through_both_positives_and_nothing_else():
     )
 
 
+def test_half_precision_queries_beside_a_wide_queue():
+    settings = {"extrapolation": 1.5, "interpolation": 0.4, "permutation": PERM.to(torch.int32)}
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = feature_transformation(Q.bfloat16(), K.float(), QUEUE.float(), **settings)
+    assert torch.allclose(loss, feature_transformation(Q.bfloat16().float(), K.float(), QUEUE.float(), **settings))
+
+
 def test_draws_lie_in_their_ranges_and_repeat_with_the_seed():
     for seed in range(50):
-        ex, inside, perm = draw_transformation(9, seed=seed)
+        ex, inside, perm = draw_transformation(9, generator=torch.Generator().manual_seed(seed))
         assert 1 < ex < 2 and 0 < inside < 1
         assert sorted(perm.tolist()) == list(range(9))
-    assert draw_transformation(9, seed=3)[:2] == draw_transformation(9, seed=3)[:2]
-    mean = sum(draw_transformation(2, seed=s)[1] for s in range(400)) / 400
+    again = [draw_transformation(9, generator=torch.Generator().manual_seed(3))[:2] for _ in range(2)]
+    assert again[0] == again[1]
+    generator = torch.Generator().manual_seed(0)
+    mean = sum(draw_transformation(2, generator=generator).interpolation for _ in range(400)) / 400
     assert mean == pytest.approx(0.5, abs=0.05)
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: feature_transformation(Q, K, QUEUE, extrapolation=0.9), "weight"),
-        (lambda: feature_transformation(Q, K, QUEUE, interpolation=1.2, permutation=PERM), "weight"),
+        (lambda: feature_transformation(Q, K, QUEUE, extrapolation=0.9), "extrapolation"),
+        (lambda: feature_transformation(Q, K, QUEUE, interpolation=1.2, permutation=PERM), "interpolation"),
         (lambda: feature_transformation(Q, K, QUEUE, interpolation=0.5, permutation=PERM[:3]), "permutation"),
-        (lambda: feature_transformation(Q, K[:2], QUEUE), "query, key"),
+        (lambda: feature_transformation(Q, K[:2], QUEUE), "key"),
         (lambda: feature_transformation(Q, K, QUEUE, 0.0), "temperature"),
+        (lambda: feature_transformation(Q, K, QUEUE, interpolation=0.5), "permutation"),
+        (lambda: interpolate(QUEUE, 0.5, torch.zeros_like(PERM)), "permutation"),
+        (lambda: interpolate(QUEUE, torch.full((1, QUEUE.shape[1]), 0.5), PERM), "weight"),
         (lambda: draw_transformation(9, alpha_positive=0.0), "alpha_positive"),
     ],
 )

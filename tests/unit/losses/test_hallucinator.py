@@ -88,6 +88,24 @@ def test_gradcheck():
     )
 
 
+def test_raw_keys_are_normalized_like_the_queue():
+    network = make()
+    assert torch.allclose(
+        hallucinated_moco(network, Q, 7 * K, 3 * QUEUE, 0.1).loss, hallucinated_moco(network, Q, K, QUEUE, 0.1).loss
+    )
+
+
+def test_half_precision_embeddings_beside_a_wide_memory():
+    network, q = make().float(), Q.bfloat16()
+    exact = hallucinated_moco(network, q.float(), K.float(), QUEUE.float(), 0.1).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = hallucinated_moco(network, q, K.float(), QUEUE.float(), 0.1).loss
+    outside = hallucinated_moco(network, q, K.float(), QUEUE.float(), 0.1).loss
+    assert inside.dtype == outside.dtype == torch.float32
+    assert torch.allclose(inside, exact, atol=0.05)
+    assert torch.allclose(outside, exact, atol=0.05)
+
+
 def test_a_single_image_works_in_moco():
     assert torch.isfinite(hallucinated_moco(make(), Q[:1], K[:1], QUEUE, 0.1)[0])
 
@@ -120,10 +138,10 @@ def test_training_pulls_the_hallucination_toward_the_key():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: make()(Q, K[:2], 0.1), "query, key"),
+        (lambda: make()(Q, K[:2], 0.1), "key"),
         (lambda: make()(Q, K, -0.1), "ratio"),
         (lambda: Hallucinator(0), "dim"),
-        (lambda: hallucinated_moco(make(), Q, K, QUEUE[:, :3], 0.1), "query, queue"),
+        (lambda: hallucinated_moco(make(), Q, K, QUEUE[:, :3], 0.1), "queue"),
         (lambda: hallucinated_moco(make(), Q, K, QUEUE, 0.1, 0.0), "temperature"),
     ],
 )

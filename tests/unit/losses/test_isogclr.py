@@ -1,5 +1,6 @@
 """Qiu et al. (2023): one temperature a sample."""
 
+import copy
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from unit_helpers import draw
 
 from cl_teach.core import normalize
 from cl_teach.losses.dcl import dcl
-from cl_teach.losses.isogclr import ISogCLR, SogCLR, negative_similarities, robust_objective
+from cl_teach.losses.isogclr import ImageTextISogCLR, ISogCLR, SogCLR, negative_similarities, robust_objective
 
 Z1, Z2, INDEX = draw(5, 4), draw(5, 4, seed=1), torch.tensor([7, 2, 0, 4, 9])
 
@@ -128,6 +129,94 @@ def test_swapping_views_changes_neither_loss_nor_state():
         assert torch.allclose(x[INDEX], y[INDEX])
 
 
+def test_evaluation_and_no_grad_change_nothing():
+    method = make(gamma=0.8)
+    method(Z1, Z2, INDEX)
+    before = copy.deepcopy(method.state_dict())
+    with torch.no_grad():
+        method(Z1, Z2, INDEX)
+    method.eval()
+    method(Z1, Z2, INDEX)
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", [ISogCLR, ImageTextISogCLR])
+def test_a_loaded_memory_continues_as_if_never_stopped(kind):
+    whole, part, fresh = kind(10), kind(10), kind(10)
+    batches = [(draw(5, 4, seed=2 * s).float(), draw(5, 4, seed=2 * s + 1).float(), INDEX.roll(s)) for s in range(6)]
+    losses = [whole(*batch) for batch in batches]
+    for batch in batches[:3]:
+        part(*batch)
+    fresh.load_state_dict(part.state_dict())
+    assert all(torch.equal(fresh(*batch), loss) for batch, loss in zip(batches[3:], losses[3:], strict=True))
+
+
+def test_index_of_any_width_and_half_precision_views():
+    for dtype in (torch.uint8, torch.int32):
+        a, b = make(), make()
+        assert torch.equal(a(Z1, Z2, INDEX.to(dtype)), b(Z1, Z2, INDEX))
+        assert torch.equal(a.temperatures, b.temperatures)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = ISogCLR(10)(Z1.bfloat16(), Z2.float(), INDEX)
+    assert torch.allclose(loss, ISogCLR(10)(Z1.bfloat16().float(), Z2.float(), INDEX))
+
+
+def pairs(seed=0, **options):
+    """A memory of images and texts with temperatures of their own, and a batch."""
+    method = ImageTextISogCLR(10, dtype=torch.float64, **({"gamma": 1.0, "low": 0.05, "temperature": 0.3} | options))
+    with torch.no_grad():
+        method.images.temperatures.copy_(torch.linspace(0.1, 0.9, 10))
+        method.texts.temperatures.copy_(torch.linspace(0.8, 0.2, 10))
+    return method, draw(5, 4, seed=seed), draw(5, 4, seed=seed + 1)
+
+
+def test_image_text_surrogate_has_the_gradient_of_the_exact_objective():
+    method, image, text = pairs()
+    tau_image, tau_text = method.images.temperatures[INDEX].clone(), method.texts.temperatures[INDEX].clone()
+    image.requires_grad_(), text.requires_grad_()
+    ours = torch.autograd.grad(method(image, text, INDEX), [image, text])
+    s = normalize(image) @ normalize(text).T
+    exact = 0.0
+    for i in range(5):
+        others = [j for j in range(5) if j != i]
+        exact = exact + tau_image[i] * ((s[i, others] - s[i, i]) / tau_image[i]).exp().mean().log() / 5
+        exact = exact + tau_text[i] * ((s[others, i] - s[i, i]) / tau_text[i]).exp().mean().log() / 5
+    for a, b in zip(ours, torch.autograd.grad(exact, [image, text]), strict=True):
+        assert torch.allclose(a, b)
+
+
+def test_image_text_temperatures_settle_where_the_divergence_is_rho():
+    method, image, text = pairs(rho=0.2, high=5.0, low=0.01)
+    for _ in range(3000):
+        method(image, text, INDEX)
+    s = normalize(image) @ normalize(text).T
+    others = ~torch.eye(5, dtype=torch.bool)
+    for memory, a in ((method.images, s), (method.texts, s.T)):
+        found = divergence(a[others].view(1, 5, 4), memory.temperatures[INDEX])
+        assert torch.allclose(found, torch.tensor(0.2).double(), atol=1e-5)
+
+
+def test_swapping_images_and_texts_swaps_their_memories():
+    a, image, text = pairs(gamma=0.8)
+    b, _, _ = pairs(gamma=0.8)
+    with torch.no_grad():
+        b.images.temperatures.copy_(a.texts.temperatures)
+        b.texts.temperatures.copy_(a.images.temperatures)
+    assert torch.allclose(a(image, text, INDEX), b(text, image, INDEX))
+    assert torch.allclose(a.images.temperatures, b.texts.temperatures)
+    assert torch.allclose(a.texts.velocity, b.images.velocity)
+
+
+def test_the_published_temperature_of_pairs_stays_finite_in_float32():
+    method = ImageTextISogCLR(10)
+    image = draw(5, 4).float().requires_grad_()
+    for _ in range(3):
+        loss = method(image, draw(5, 4, seed=1).float(), INDEX)
+    loss.backward()
+    assert image.grad.isfinite().all()
+    assert all(value.isfinite().all() for value in (method.images.temperatures, method.texts.velocity))
+
+
 def test_a_temperature_where_the_plain_exponential_overflows_stays_finite():
     method = ISogCLR(5, temperature=0.005, low=0.005, gamma=0.8)
     z1, z2 = Z1.float().requires_grad_(), Z2.float()
@@ -169,6 +258,8 @@ def test_a_training_run_gives_frequent_groups_the_larger_temperature():
         (lambda: make(temperature=0.01), "temperature"),
         (lambda: make(rho=-1.0), "rho"),
         (lambda: robust_objective(Z1, Z2, torch.zeros(5)), "temperatures"),
+        (lambda: robust_objective(Z1, Z2, torch.ones(1)), "temperatures"),
+        (lambda: ImageTextISogCLR(10)(Z1, Z2[:3], INDEX), "text"),
     ],
 )
 def test_bad_input_is_named(call, says):

@@ -81,6 +81,14 @@ def test_permuting_the_queue_with_the_draws_changes_nothing():
     assert torch.allclose(mochi(Q, K, QUEUE[order], moved), mochi(Q, K, QUEUE, MIXTURE))
 
 
+def test_row_numbers_of_any_width_and_half_precision_queries():
+    narrow = Mixture(*(x if x.is_floating_point() else x.to(torch.uint8) for x in MIXTURE))
+    assert torch.equal(mochi(Q, K, QUEUE, narrow), mochi(Q, K, QUEUE, MIXTURE))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = mochi(Q.bfloat16(), K.float(), QUEUE.float(), MIXTURE)
+    assert torch.allclose(loss, mochi(Q.bfloat16().float(), K.float(), QUEUE.float(), MIXTURE))
+
+
 def test_opposite_partners_do_not_make_a_nan():
     queue = torch.stack([QUEUE[0], -QUEUE[0]])
     half = Mixture(
@@ -97,10 +105,13 @@ def test_opposite_partners_do_not_make_a_nan():
     ("call", "says"),
     [
         (lambda: hardest_rows(Q, QUEUE, 21), "count"),
-        (lambda: hardest_rows(Q, QUEUE[:, :3], 2), "query, queue"),
+        (lambda: hardest_rows(Q, QUEUE[:, :3], 2), "queue"),
         (lambda: draw_mixture(HARD, -1, 0), "mixed"),
-        (lambda: mochi(Q, K[:2], QUEUE, MIXTURE), "query, key"),
+        (lambda: mochi(Q, K[:2], QUEUE, MIXTURE), "key"),
         (lambda: mochi(Q, K, QUEUE, MIXTURE, 0.0), "temperature"),
+        (lambda: mix(Q[:1], QUEUE, MIXTURE), "mixture.first"),
+        (lambda: mix(Q, QUEUE[:3], MIXTURE), "mixture"),
+        (lambda: mix(Q, QUEUE, MIXTURE._replace(beta=MIXTURE.beta + 0.5)), "mixture.beta"),
         (lambda: mochi(Q, K, QUEUE * math.nan, MIXTURE), "queue"),
     ],
 )

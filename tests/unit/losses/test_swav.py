@@ -1,5 +1,6 @@
 """Caron et al. (2020): codes that spread evenly, predicted from the other view."""
 
+import copy
 import math
 
 import pytest
@@ -127,6 +128,7 @@ def test_equipartition_prevents_the_collapse_that_a_softmax_code_allows():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            method.after_step()
         with torch.no_grad():
             scores = normalize(encoder(torch.randn(512, 8, generator=generator))) @ normalize(method.prototypes).T
             usage = (scores / 0.05).softmax(-1).mean(0)
@@ -140,9 +142,69 @@ def test_the_module_keeps_prototypes_on_the_sphere_and_fills_its_queue():
     method = SwAV(5, 7, queue_size=8).double()
     with torch.no_grad():
         method.prototypes.mul_(3)
-    method(VIEWS).backward()
+    unit = normalize(method.prototypes.detach())
+    assert torch.allclose(method(VIEWS), swav(VIEWS, unit).loss)
+    method.after_step()
     assert torch.allclose(method.prototypes.norm(dim=1), torch.ones(7, dtype=torch.float64))
     assert torch.allclose(method.queue[0, :6], normalize(VIEWS[0])) and not method.queue[0, -1].any()
+
+
+def test_evaluation_and_no_grad_change_nothing():
+    method = SwAV(5, 7, queue_size=8).double()
+    before = copy.deepcopy(method.state_dict())
+    with torch.no_grad():
+        method(VIEWS)
+    method.eval()
+    method(VIEWS)
+    method.after_step()
+    for name, value in method.state_dict().items():
+        assert torch.allclose(value, before[name])
+
+
+def test_two_calls_before_one_backward_have_the_gradient_of_the_sum():
+    method = SwAV(5, 7, queue_size=20).double()
+    (method(VIEWS) + method(VIEWS.flip(1))).backward()
+    both = method.prototypes.grad.clone()
+    method.prototypes.grad = None
+    method(VIEWS).backward()
+    method(VIEWS.flip(1)).backward()
+    assert torch.allclose(method.prototypes.grad, both)
+
+
+def test_a_loaded_method_continues_as_if_never_stopped():
+    def make():
+        torch.manual_seed(0)
+        method = SwAV(5, 7, queue_size=12)
+        return method, torch.optim.SGD(method.parameters(), lr=0.5, momentum=0.9)
+
+    def train(method, optimizer, steps):
+        for step in steps:
+            loss = method(draw(2, 6, 5, seed=step).float())
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            method.after_step()
+        return loss.item()
+
+    whole = train(*make(), range(6))
+    method, optimizer = make()
+    train(method, optimizer, range(3))
+    fresh, its = make()
+    fresh.load_state_dict(method.state_dict())
+    its.load_state_dict(optimizer.state_dict())
+    assert train(fresh, its, range(3, 6)) == whole
+
+
+def test_half_precision_crops():
+    method = SwAV(5, 7, queue_size=6)
+    exact = method(VIEWS.bfloat16().float())
+    method.after_step()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method(VIEWS.bfloat16())
+    loss.backward()
+    method.after_step()
+    assert exact.dtype == loss.dtype == torch.float32
+    assert method.queue.isfinite().all()
 
 
 @pytest.mark.parametrize(
@@ -151,7 +213,7 @@ def test_the_module_keeps_prototypes_on_the_sphere_and_fills_its_queue():
         (lambda: sinkhorn(SCORES, 0.0), "epsilon"),
         (lambda: sinkhorn(SCORES, iterations=0), "iterations"),
         (lambda: swav(VIEWS[:1], C), "to swap"),
-        (lambda: swav(VIEWS, C[:, :3]), "views, prototypes"),
+        (lambda: swav(VIEWS, C[:, :3]), "prototypes"),
         (lambda: swav(VIEWS, C, assign=[0, 4]), "assign"),
         (lambda: swav(VIEWS, C, queue=torch.zeros(1, 8, 5)), "queue"),
         (lambda: push_front(C, draw(8, 5)), "features"),
