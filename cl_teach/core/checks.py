@@ -39,6 +39,7 @@ __all__ = [
     "check_mask",
     "check_module",
     "check_number",
+    "check_numbers",
     "check_positive",
     "check_same_device",
     "check_same_length",
@@ -272,6 +273,19 @@ def check_count(minimum: int = 1, maximum: int | None = None, **counts: int) -> 
         if value < minimum or (maximum is not None and value > maximum):
             wanted = f"of at least {minimum}" if maximum is None else f"in [{minimum}, {maximum}]"
             raise ValueError(f"{name}: expected a whole number {wanted}, got {value}")
+
+
+def check_numbers(name: str, values: Any) -> Tensor:
+    """Check a sequence of numbers, a list, a tuple or a floating tensor ``(k,)``, and make it a float64 tensor."""
+    if isinstance(values, Tensor):
+        check_shapes(**{name: (values, "k", int if values.dtype in WHOLE else float)})
+        return values.to("cpu", torch.float64)
+    if not isinstance(values, list | tuple):
+        raise TypeError(f"{name}: expected numbers in a list, a tuple or a tensor, got {type(values).__name__}")
+    if not values:
+        raise ValueError(f"{name}: expected at least one number, got none")
+    check_in_range(-math.inf, math.inf, **{f"{name}[{i}]": x for i, x in enumerate(values)})
+    return torch.tensor([float(x) for x in values], dtype=torch.float64)
 
 
 def check_choice(options: Collection[str], **choices: str) -> None:

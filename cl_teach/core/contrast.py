@@ -28,7 +28,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .checks import check_batch, check_choice, check_entries, check_labels, check_number, check_shapes
+from .checks import (
+    check_batch,
+    check_choice,
+    check_entries,
+    check_in_range,
+    check_labels,
+    check_number,
+    check_shapes,
+    finite_result,
+)
 from .precision import full_precision
 from .similarity import normalize, other_view_mask, same_label_mask, self_mask
 from .tiles import tiled_contrast, use_tiles
@@ -41,6 +50,7 @@ __all__ = [
     "nt_xent",
     "one_positive_contrast",
     "reduce",
+    "siglip_loss",
     "softmax_contrast",
     "sup_con",
     "weighted_contrast",
@@ -348,6 +358,41 @@ def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
     logits = log_scale.exp() * (a @ b.mT)  # (N, N)
     own = self_mask(len(image), image.device)
     return (softmax_contrast(logits, own) + softmax_contrast(logits.mT, own)) / 2
+
+
+@full_precision
+def siglip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor, bias: float | Tensor) -> Tensor:
+    r"""SigLIP: every pair is a yes-or-no question of its own, so nothing has to be summed over the batch.
+
+    .. math::
+        \mathcal L = -\frac1N \sum_{i,j} \log\sigma\bigl(y_{ij}\,(e^{t}\,s_{ij} + b)\bigr),
+        \qquad y_{ij} = +1 \text{ if } i = j, \text{ else } -1
+
+    Args:
+        image: ``(N, d)`` image embeddings, any scale (normalized here).
+        text: ``(N, d)`` caption embeddings, row i belongs to image i.
+        log_scale: t, learned; SigLIP starts it at log(10).
+        bias: b, learned; SigLIP starts it at -10, because nearly all pairs are a no.
+
+    Returns:
+        Scalar. Unlike `clip_loss` it is defined, and not 0, for a single pair.
+
+    Source:
+        Zhai et al., Sigmoid Loss for Language Image Pre-Training (2023), section 3.2.
+
+    Example:
+        >>> a = torch.eye(3)  # all pairs right: cosine 1 for the own caption, 0 for the others
+        >>> round(siglip_loss(a, a, math.log(20.0), -10.0).item(), 4)
+        0.0001
+    """
+    check_shapes(image=(image, "n d"), text=(text, "n d"))
+    check_scale(log_scale)
+    check_in_range(-math.inf, math.inf, bias=bias)
+    log_scale = torch.as_tensor(log_scale, dtype=image.dtype, device=image.device)
+    logits = log_scale.exp() * (normalize(image) @ normalize(text).mT) + bias  # (n, n)
+    sign = 2.0 * self_mask(len(image), image.device) - 1
+    loss = -F.logsigmoid(sign * logits).sum() / len(image)
+    return finite_result(loss, log_scale=log_scale.detach(), bias=bias)
 
 
 def reduce(loss: Tensor, reduction: str) -> Tensor:

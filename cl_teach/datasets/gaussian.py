@@ -22,9 +22,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_embeddings, check_in_range, check_same_shape
+from ..core.checks import (
+    FLOATING,
+    check_count,
+    check_device,
+    check_entries,
+    check_flag,
+    check_in_range,
+    check_numbers,
+    check_same_shape,
+    check_shapes,
+)
 
 __all__ = ["GaussianViews", "gaussian_moments", "gaussian_views"]
+
+LARGEST = 1e9  # of a strength: moments, its squares, stay numbers of float32
 
 
 class GaussianViews(NamedTuple):
@@ -72,17 +84,17 @@ def gaussian_views(
     Returns:
         The views ``(n, d)``, the signs ``(n, k)`` and the features ``(d, k)``.
 
-    Raises:
-        TypeError, ValueError: n or dim too small, a strength negative, augmentation outside [0, 1], noise
-            negative.
     """
     phi, alpha = _parameters(strengths, augmentation, noise)
     k = len(phi)
     d = k if dim is None else dim
-    if n < 1:
-        raise ValueError(f"n: expected at least 1, got {n}")
-    if d < k:
-        raise ValueError(f"dim: expected at least {k}, one direction a feature, got {d}")
+    check_count(n=n)
+    check_count(0, seed=seed)
+    check_count(k, dim=d)  # one direction a feature at least
+    check_flag(rotate=rotate)
+    check_device(device)
+    if dtype not in FLOATING:
+        raise TypeError(f"dtype: expected a floating dtype, got {dtype}")
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -118,14 +130,12 @@ def gaussian_moments(
     Returns:
         M = E[x x^T] and C = E[x x+^T], both ``(d, d)``, in the features' dtype (float64 if None).
 
-    Raises:
-        TypeError, ValueError: as `gaussian_views`; features not of k columns.
     """
     phi, alpha = _parameters(strengths, augmentation, noise)
     v = torch.eye(len(phi), dtype=torch.float64) if features is None else features
-    check_embeddings(features=v)
-    if v.shape[1] != len(phi):
-        raise ValueError(f"features: expected {len(phi)} columns, one a strength, got shape {tuple(v.shape)}")
+    check_shapes(features=(v, f"d {len(phi)}"))
+    check_entries(-LARGEST, LARGEST, features=v)
+    v = v.to(torch.promote_types(v.dtype, torch.float32))
     phi, alpha = phi.to(v), alpha.to(v)
     moment = (v * phi**2) @ v.T + noise * torch.eye(len(v)).to(v)
     cross_moment = (v * ((1 - alpha) * phi**2)) @ v.T
@@ -137,11 +147,13 @@ def _parameters(
     augmentation: float | Tensor | list[float] | tuple[float, ...],
     noise: float,
 ) -> tuple[Tensor, Tensor]:
-    phi = torch.as_tensor(strengths, dtype=torch.float64, device="cpu")
-    check_embeddings(ndim=1, strengths=phi)
-    check_in_range(0, math.inf, strengths=phi, noise=noise)
-    alpha = torch.as_tensor(augmentation, dtype=torch.float64, device="cpu")
-    alpha = alpha.expand(len(phi)) if alpha.ndim == 0 else alpha
-    check_same_shape(strengths=phi, augmentation=alpha)
-    check_in_range(0, 1, augmentation=alpha)
-    return phi, alpha
+    phi = check_numbers("strengths", strengths)
+    check_entries(0, LARGEST, strengths=phi)
+    check_in_range(0, LARGEST, noise=noise)
+    if isinstance(augmentation, list | tuple) or (isinstance(augmentation, Tensor) and augmentation.ndim > 0):
+        alpha = check_numbers("augmentation", augmentation)
+        check_same_shape(strengths=phi, augmentation=alpha)
+        check_entries(0, 1, augmentation=alpha)
+        return phi, alpha
+    check_in_range(0, 1, augmentation=augmentation)
+    return phi, torch.full_like(phi, float(augmentation))

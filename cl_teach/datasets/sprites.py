@@ -24,7 +24,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_choice, check_in_range
+from ..core.checks import check_choice, check_count, check_device, check_in_range, check_labels, check_type
 
 __all__ = ["SPRITE_FACTORS", "Sprites", "sprites"]
 
@@ -47,6 +47,7 @@ COLORS = (
     (0.93, 0.40, 0.86),
 )
 RADII = (0.34, 0.44, 0.56)  # in half-widths of the image
+SMALLEST = 16  # pixels that a texture needs
 CELL = 0.34  # distance between the centers of the cells, in half-widths of the image
 BACKGROUND = 0.10
 SHADE = 0.42  # brightness of a texture's dark parts, relative to its bright ones
@@ -99,16 +100,13 @@ def sprites(
     Returns:
         Images, factors, continuous latents, and the names of the factors' values.
 
-    Raises:
-        TypeError: a fixed factor neither number, name nor integer tensor.
-        ValueError: unknown factor or value, a size too small, a share outside [0, 1], a circle of
-            correlations.
     """
-    if n < 1:
-        raise ValueError(f"n: expected at least 1, got {n}")
-    if size < 16:
-        raise ValueError(f"size: expected at least 16 pixels, got {size}; textures need that many")
+    check_count(n=n)
+    check_count(0, seed=seed)
+    check_count(SMALLEST, size=size)
     check_in_range(0, 1, jitter=jitter, noise=noise)
+    check_type((Mapping, type(None)), fix=fix, correlate=correlate)
+    check_device(device)
     generator = torch.Generator().manual_seed(seed)
     factors = _draw_factors(n, dict(fix or {}), dict(correlate or {}), generator)
 
@@ -147,7 +145,10 @@ def _draw_factors(
         drawn = torch.randint(len(values), (n,), generator=generator)  # drawn even if fixed, see above
         factors[name] = _fixed(name, fix[name], n) if name in fix else drawn
     chances = {name: torch.rand(n, generator=generator) for name in SPRITE_FACTORS}
-    for name, (other, share) in correlate.items():
+    for name, pair in correlate.items():
+        if not isinstance(pair, tuple | list) or len(pair) != 2:
+            raise TypeError(f"correlate[{name!r}]: expected a pair (other factor, share), got {pair!r}")
+        other, share = pair
         check_choice(SPRITE_FACTORS, **{f"correlate[{name!r}]": name, f"correlate[{name!r}][0]": other})
         check_in_range(0, 1, **{f"correlate[{name!r}][1]": share})
         if name in fix:
@@ -164,12 +165,8 @@ def _fixed(name: str, value: int | str | Tensor, n: int) -> Tensor:
         check_choice(names, **{f"fix[{name!r}]": value})
         value = names.index(value)
     if isinstance(value, Tensor):
-        if value.dtype != torch.int64 or value.shape != (n,):
-            raise ValueError(f"fix[{name!r}]: expected int64, shape ({n},), got {value.dtype}, {tuple(value.shape)}")
-        value = value.cpu()
-        check_in_range(0, len(names) - 1, **{f"fix[{name!r}]": value})
-        return value.clone()
-    check_in_range(0, len(names) - 1, **{f"fix[{name!r}]": value})
+        return check_labels(value, n, name=f"fix[{name!r}]", num_classes=len(names)).cpu().clone()
+    check_count(0, len(names) - 1, **{f"fix[{name!r}]": value})
     return torch.full((n,), int(value))
 
 

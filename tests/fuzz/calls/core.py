@@ -51,6 +51,7 @@ CALLS = {
     contrast.nt_xent: lambda: dict(z1=normal(6, 4), z2=normal(6, 4, seed=1), temperature=0.5, reduction="mean"),
     contrast.sup_con: lambda: dict(z=normal(6, 4), labels=LABELS, temperature=0.1, variant="in", reduction="mean"),
     contrast.clip_loss: lambda: dict(image=normal(6, 4), text=normal(6, 4, seed=1), log_scale=2.0),
+    contrast.siglip_loss: lambda: dict(image=normal(6, 4), text=normal(6, 4, seed=1), log_scale=2.0, bias=-10.0),
     contrast.check_temperature: lambda: dict(temperature=0.1),
     contrast.check_scale: lambda: dict(log_scale=0.1),
     contrast.reduce: lambda: dict(loss=normal(6), reduction="mean"),
