@@ -16,235 +16,162 @@ where a negative weight pulls a reward down that has overshot. The thresholds th
 Nelder-Mead search (`cl_teach.core.search`) on a few evaluations of a gold score; policy and multipliers go on where the
 last point left them.
 
-Paper versus code. (1) The factor of :math:`A_0`, which keeps the sum of weights at N, is the released code's. (2) The
-release stores one baseline for all constraints; here each has its own. (3) Its branch without squashing cannot run and
-is left out. (4) The search stops on agreement only directly after a shrink, and reads values of nearby points from a
-cache, as released. (5) Pinned here: multipliers are kept in [-5, 5], since both squashings are flat beyond; the gold
-score of a set of thresholds is the last one measured. The released code was read, not the body of the paper; its
-variants All-PPO and PPO-SAT are not in the code and not here. `ProxyBandit` is this book's example.
+Baselines. PPO: fixed weights. PPO-SAT: fixed weights on rewards that saturate at their thresholds,
+:math:`-\sum_i\alpha_i(r_i-\theta_i)^2`. All-PPO: the sum of the rewards stays the objective, the thresholds bound it
+from above; here ``kind="upper"``, weights :math:`1-\mathrm{softplus}(\lambda_i)`.
+
+Paper versus code. (1) The factor of :math:`A_0`, which keeps the sum of weights at N, is equation 4.4 of the paper and
+in the released code. (2) The release stores one baseline for all constraints; here each has its own. (3) Its branch
+without squashing cannot run and is left out. (4) The release's PPO-SAT has the coefficient inside the square. (5)
+All-PPO was not released, and how its multipliers enter the mixed advantage could not be read: the plain Lagrangian,
+derived here, gives :math:`\sum_i(\alpha_i-\mu_i)A_i` with :math:`\mu_i\ge0`. (6) Pinned here: multipliers are kept in
+[-5, 5], since both squashings are flat beyond; the gold score of a set of thresholds is the last one measured. Of the
+paper its equations and baselines were read as reported, not its body.
 """
 
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..core.checks import (
     check_batch,
-    check_choice,
-    check_embeddings,
+    check_callable,
+    check_count,
+    check_entries,
+    check_flag,
+    check_generator,
     check_in_range,
+    check_labels,
+    check_module,
     check_positive,
-    check_same_length,
-    check_same_shape,
+    check_shapes,
+    check_type,
 )
-from ..models.sequence import token_log_probability
+from ..core.frozen import FrozenCopy, evaluating
+from ..core.multipliers import Multipliers
+from ..core.policy_gradient import advantages_and_returns, clipped_policy_loss, reward_to_go
+from ..core.precision import full_precision
+from ..datasets.bandits import ProxyBandit
+from ..models.sequence import continue_tokens, token_log_probability
 
 __all__ = [
+    "ConstrainedBandit",
     "ConstrainedPPO",
-    "Multipliers",
-    "ProxyBandit",
-    "Round",
-    "advantages_and_returns",
-    "clipped_policy_loss",
+    "Measured",
     "mixed_advantages",
-    "multiplier_loss",
-    "reward_to_go",
+    "saturating_reward",
     "score_thresholds",
-    "squash",
     "value_loss",
-    "violations",
 ]
 
-KINDS = ("equality", "inequality")
+# Below it a deviation counts as none; the release's.
+SMALLEST = 1e-8
+# The square of a larger number, times a weight of that size, leaves the range of float32.
+LARGEST = 1e12
+# The release clips the gradients of policy and baselines to this norm.
+MAX_NORM = 0.5
+# A threshold counts as reached within this share of it.
+CLOSE = 0.05
 
 
-class Round(NamedTuple):
-    """What one round measured: ``loss``, mean episode ``rewards (N,)``, ``divergence`` and ``weights (N,)``."""
+class Measured(NamedTuple):
+    """The scalar ``loss`` and what was measured: mean ``rewards (N,)``, ``divergence`` and ``weights (N,)``."""
 
-    loss: float
+    loss: Tensor
     rewards: Tensor
-    divergence: float
+    divergence: Tensor
     weights: Tensor
 
 
-class Learner(Protocol):
-    """What `score_thresholds` needs: a step that returns a `Round`, and a gold score of the policy."""
+@full_precision
+def mixed_advantages(constraints: Tensor, kl: Tensor, weights: Tensor, *, near: float | Tensor | None = None) -> Tensor:
+    """Standardize each channel over the batch and mix.
 
-    def step(self) -> Round: ...  # noqa: D102
+    Args:
+        constraints: ``(B, N)`` advantages of the rewards.
+        kl: ``(B,)`` advantages of staying near the reference.
+        weights: ``(N,)``, detached here.
+        near: weight of ``kl``; None for N minus the sum of the weights.
 
-    def gold(self) -> float: ...  # noqa: D102
+    Returns:
+        ``(B,)``.
 
+    Source: Moskovitz et al. (2024), equation 4.4.
 
-def squash(raw: Tensor, kind: str) -> Tensor:
-    """Weights ``(N,)`` of raw multipliers: tanh in (-1, 1) for "equality", sigmoid in (0, 1) for "inequality"."""
-    check_embeddings(ndim=1, raw=raw)
-    check_choice(KINDS, kind=kind)
-    return raw.tanh() if kind == "equality" else raw.sigmoid()
-
-
-def mixed_advantages(constraints: Tensor, kl: Tensor, weights: Tensor) -> Tensor:
-    """Standardize each channel over the batch and mix: ``(B, N)`` and ``(B,)`` with weights ``(N,)`` to ``(B,)``.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, fewer than two rows, NaN.
-
-    Source: Moskovitz et al. (2024), mixed advantages, as released.
+    Example:
+        >>> constraints, kl = torch.tensor([[0.0], [1.0], [2.0]]), torch.tensor([1.0, 0.0, -1.0])
+        >>> mixed_advantages(constraints, kl, torch.ones(1)).round(decimals=3).tolist()  # no reference
+        [-1.0, 0.0, 1.0]
+        >>> mixed_advantages(constraints, kl, torch.zeros(1)).round(decimals=3).tolist()  # no reward
+        [1.0, 0.0, -1.0]
     """
-    check_embeddings(constraints=constraints)
-    check_embeddings(ndim=1, kl=kl, weights=weights)
-    check_same_length(constraints=constraints, kl=kl)
-    check_same_shape(weights=weights, constraints=constraints[0])
+    check_shapes(constraints=(constraints, "B N"), kl=(kl, "B"), weights=(weights, "N"))
     check_batch(len(kl), 2, name="kl", why="to have a deviation")
-
-    def standardize(x: Tensor) -> Tensor:
-        return (x - x.mean(0)) / (x.std(0) + 1e-8)
-
     weights = weights.detach()
-    return (len(weights) - weights.sum()) * standardize(kl) + standardize(constraints) @ weights
+    if near is not None:
+        check_in_range(0, math.inf, near=near)
+    factor = len(weights) - weights.sum() if near is None else near
+    return factor * _standardize(kl) + _standardize(constraints) @ weights
 
 
-def clipped_policy_loss(log_p: Tensor, old: Tensor, advantages: Tensor, clip: float = 0.2) -> Tensor:
-    """PPO's loss of ``(B,)`` tokens; a token whose ratio has already gone too far in its direction has no gradient.
+def _standardize(x: Tensor) -> Tensor:
+    return (x - x.mean(0)) / (x.std(0) + SMALLEST)
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes differ, clip outside [0, 1].
+
+@full_precision
+def saturating_reward(rewards: Tensor, thresholds: Tensor, coefficients: Tensor | None = None) -> Tensor:
+    """PPO-SAT's reward of each episode: minus the weighted squared distances from the thresholds, 0 exactly there.
+
+    Args:
+        rewards: ``(B, N)`` of the reward models.
+        thresholds: ``(N,)``.
+        coefficients: ``(N,)``; None for all 1.
+
+    Returns:
+        ``(B,)``.
+
+    Source: Moskovitz et al. (2024), baseline PPO-SAT; the release has the coefficient inside the square.
     """
-    check_embeddings(ndim=1, log_p=log_p, old=old, advantages=advantages)
-    check_same_shape(log_p=log_p, old=old, advantages=advantages)
-    check_in_range(0, 1, clip=clip)
-    ratio, gain = (log_p - old).exp(), advantages.detach()
-    return -torch.minimum(ratio * gain, ratio.clamp(1 - clip, 1 + clip) * gain).mean()
+    check_shapes(rewards=(rewards, "B N"), thresholds=(thresholds, "N"), coefficients=(coefficients, "N?"))
+    check_entries(-LARGEST, LARGEST, rewards=rewards, thresholds=thresholds)
+    squares = (rewards - thresholds).square()
+    return -(squares if coefficients is None else squares * coefficients).sum(1)
 
 
+@full_precision
 def value_loss(
     values: Tensor, returns_constraint: Tensor, returns_kl: Tensor, *, constraint: float = 0.5, kl: float = 0.2
 ) -> Tensor:
-    """Squared errors of the baselines ``(B, N + 1)``, the last for the reward of staying near the reference.
+    """Squared errors of the baselines, weighted and averaged.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, a coefficient negative.
+    Args:
+        values: ``(B, N + 1)``, the last column for the reward of staying near the reference.
+        returns_constraint: ``(B, N)``.
+        returns_kl: ``(B,)``.
+        constraint: weight of the first, at least 0.
+        kl: weight of the last, at least 0.
     """
-    check_embeddings(values=values, returns_constraint=returns_constraint)
-    check_in_range(0, float("inf"), constraint=constraint, kl=kl)
-    check_same_shape(**{"values[:, :-1]": values[:, :-1], "returns_constraint": returns_constraint})
-    check_same_shape(**{"values[:, -1]": values[:, -1], "returns_kl": returns_kl})
+    check_shapes(values=(values, "B M"), returns_constraint=(returns_constraint, "B N"), returns_kl=(returns_kl, "B"))
+    if values.shape[1] != returns_constraint.shape[1] + 1:
+        raise ValueError(f"values: expected {returns_constraint.shape[1]} + 1 columns, got shape {tuple(values.shape)}")
+    check_in_range(0, LARGEST, constraint=constraint, kl=kl)
+    check_entries(-LARGEST, LARGEST, values=values, returns_constraint=returns_constraint, returns_kl=returns_kl)
     errors = constraint * (returns_constraint - values[:, :-1]).square().mean()
     return errors + kl * (returns_kl - values[:, -1]).square().mean()
-
-
-def reward_to_go(rewards: Tensor) -> Tensor:
-    """Undiscounted sum from each step to the end, ``(n, T, N)`` to the same shape."""
-    check_embeddings(ndim=3, rewards=rewards)
-    return rewards.flip(1).cumsum(1).flip(1)
-
-
-def advantages_and_returns(
-    rewards: Tensor, values: Tensor, gamma: float = 0.99, smoothing: float = 0.95
-) -> tuple[Tensor, Tensor]:
-    """Generalized advantages and their returns for whole episodes, ``(n, T, C)`` each, channel by channel.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes differ, a factor outside [0, 1].
-    """
-    check_embeddings(ndim=3, rewards=rewards, values=values)
-    check_same_shape(rewards=rewards, values=values)
-    check_in_range(0, 1, gamma=gamma, smoothing=smoothing)
-    values = values.detach()
-    following = torch.cat([values[:, 1:], torch.zeros_like(values[:, :1])], dim=1)  # nothing comes after the end
-    surprise, running, found = rewards + gamma * following - values, torch.zeros_like(values[:, 0]), []
-    for t in reversed(range(rewards.shape[1])):
-        running = surprise[:, t] + gamma * smoothing * running
-        found.append(running)
-    advantages = torch.stack(found[::-1], dim=1)
-    return advantages, advantages + values
-
-
-def violations(to_go: Tensor, thresholds: Tensor) -> Tensor:
-    """Mean reward-to-go ``(B, N)`` minus threshold, ``(N,)``; biased low unless rewards come at the end only."""
-    check_embeddings(to_go=to_go)
-    check_embeddings(ndim=1, thresholds=thresholds)
-    check_same_shape(thresholds=thresholds, to_go=to_go[0])
-    return (to_go.mean(0) - thresholds).detach()
-
-
-def multiplier_loss(raw: Tensor, violation: Tensor, kind: str) -> Tensor:
-    """Sum of weight times violation; descending it raises the weight of a reward below its threshold."""
-    check_same_shape(raw=raw, violation=violation)
-    return squash(raw, kind) @ violation.detach()
-
-
-class Multipliers(nn.Module):
-    """Lagrange multipliers with their own stochastic gradient descent.
-
-    State: ``raw (N,)``, ``thresholds (N,)`` and the optimizer's momentum.
-
-    Source: Moskovitz et al. (2024), as released; the bound on ``raw`` is pinned here.
-    """
-
-    thresholds: Tensor
-
-    def __init__(
-        self,
-        thresholds: Tensor,
-        kind: str = "equality",
-        *,
-        initial: Tensor | None = None,
-        learning_rate: float = 0.1,
-        momentum: float = 0.1,
-        max_norm: float = 0.5,
-        bound: float = 5.0,
-    ) -> None:
-        """Start.
-
-        Args:
-            thresholds: ``(N,)``.
-            kind: "equality" (xi-PPO) or "inequality" (mu-PPO).
-            initial: ``(N,)``; None for one draw of N(0, 0.01^2) shared by all.
-            learning_rate: of the multipliers.
-            momentum: of their descent.
-            max_norm: to which their gradient is clipped.
-            bound: of their size.
-
-        Raises:
-            TypeError, ValueError: wrong dtype or kind; shapes differ, a setting out of range.
-        """
-        super().__init__()
-        check_embeddings(ndim=1, thresholds=thresholds)
-        check_choice(KINDS, kind=kind)
-        check_positive(learning_rate=learning_rate, max_norm=max_norm, bound=bound)
-        raw = 0.01 * torch.randn(1).to(thresholds).expand_as(thresholds) if initial is None else initial
-        check_same_shape(initial=raw, thresholds=thresholds)
-        self.kind, self.max_norm, self.bound = kind, max_norm, bound
-        self.register_buffer("thresholds", thresholds.clone())
-        self.raw = nn.Parameter(raw.detach().clone())
-        self.optimizer = torch.optim.SGD([self.raw], lr=learning_rate, momentum=momentum)
-
-    def forward(self) -> Tensor:
-        """Weights ``(N,)`` as they are, detached."""
-        return squash(self.raw, self.kind).detach()
-
-    def update(self, to_go: Tensor) -> Tensor:
-        """One step for rewards-to-go ``(B, N)``; returns the violations ``(N,)``."""
-        violation = violations(to_go, self.thresholds)
-        self.optimizer.zero_grad()
-        multiplier_loss(self.raw, violation, self.kind).backward()
-        nn.utils.clip_grad_norm_([self.raw], self.max_norm)
-        self.optimizer.step()
-        with torch.no_grad():
-            self.raw.clamp_(-self.bound, self.bound)
-        return violation
 
 
 class ConstrainedPPO(nn.Module):
     """A language model that writes, is rewarded at the end of each text, and keeps every reward at its threshold.
 
-    ``model(tokens)`` returns states ``(n, T, d)`` and logits. State: ``policy``, ``reference`` (a frozen copy),
-    ``values`` (a linear head a channel), ``multipliers``, and the policy's optimizer.
+    ``model(tokens)`` returns states ``(n, T, d)`` and logits. The loop is its own, because there are two phases (write,
+    then several passes over what was written) and two descents (policy and baselines, multipliers). State: ``policy``,
+    ``reference`` (a frozen copy), ``values`` (a linear head a channel), ``multipliers``, and the policy's optimizer.
 
     Source: Moskovitz et al. (2024), as released, with one baseline a constraint.
     """
@@ -256,67 +183,79 @@ class ConstrainedPPO(nn.Module):
         reward_models: Callable[[Tensor], Tensor],
         multipliers: Multipliers,
         *,
-        gold_score: Callable[[Tensor], float] | None = None,
         length: int = 8,
-        texts: int = 64,
         kl_coefficient: float = 0.2,
         learning_rate: float = 3e-3,
         epochs: int = 2,
         minibatch: int = 256,
-        generator: torch.Generator | None = None,
     ) -> None:
         """Copy the reference.
 
         Args:
             model: the initial policy; it is trained in place.
             width: d of its states.
-            reward_models: tokens ``(n, length)`` to rewards ``(n, N)``.
-            multipliers: with N thresholds.
-            gold_score: of mean rewards ``(N,)``, what the proxies stand for; only measured.
+            reward_models: tokens ``(n, length)`` to rewards ``(n, N)``; for PPO-SAT `saturating_reward` of them.
+            multipliers: with N thresholds; of kind "fixed" for the baselines.
             length: tokens of a text.
-            texts: of one round.
             kl_coefficient: c.
             learning_rate: of policy and baselines.
-            epochs: passes over a round.
-            minibatch: tokens a step.
-            generator: of all draws.
-
-        Raises:
-            ValueError: a setting not positive.
+            epochs: passes over a batch of texts.
+            minibatch: tokens of a descent step, at least 2.
         """
         super().__init__()
-        check_positive(
-            width=width, length=length, texts=texts, kl_coefficient=kl_coefficient, learning_rate=learning_rate
-        )
-        check_positive(epochs=epochs, minibatch=minibatch)
-        self.policy, self.reference = model, copy.deepcopy(model).requires_grad_(False)
-        self.values = nn.Linear(width, len(multipliers.thresholds) + 1)
-        self.multipliers, self.reward_models, self.gold_score = multipliers, reward_models, gold_score
-        self.length, self.texts, self.kl_coefficient = length, texts, kl_coefficient
-        self.epochs, self.minibatch, self.generator = epochs, minibatch, generator
+        check_module(model=model)
+        check_callable(reward_models=reward_models)
+        check_count(width=width, length=length, epochs=epochs)
+        check_count(2, minibatch=minibatch)
+        check_positive(kl_coefficient=kl_coefficient, learning_rate=learning_rate)
+        check_type(Multipliers, multipliers=multipliers)
+        self.policy, self.reference, self.multipliers = model, FrozenCopy(model), multipliers
+        self.values = nn.Linear(width, len(multipliers.raw) + 1)
+        self.reward_models, self.length, self.kl_coefficient = reward_models, length, kl_coefficient
+        self.epochs, self.minibatch = epochs, minibatch
         self.trained = [*self.policy.parameters(), *self.values.parameters()]
         self.optimizer = torch.optim.Adam(self.trained, lr=learning_rate)
 
-    @torch.no_grad()
-    def write(self, texts: int) -> Tensor:
-        """``(texts, length + 1)`` tokens drawn from the policy, after the start token 0."""
-        tokens = torch.zeros(texts, 1, dtype=torch.int64, device=self.values.weight.device)
-        for _ in range(self.length):
-            chances = self.policy(tokens)[1][:, -1].softmax(-1)
-            tokens = torch.cat([tokens, torch.multinomial(chances, 1, generator=self.generator)], dim=1)
-        return tokens
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the optimizer remembers."""
+        return copy.deepcopy(self.optimizer.state_dict())
 
-    def step(self) -> Round:
-        """Write, look at the rewards, then a few passes that move the policy, the baselines and the multipliers."""
-        tokens = self.write(self.texts)
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on with what the optimizer remembered."""
+        self.optimizer.load_state_dict(copy.deepcopy(state))
+
+    def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
+        """States and logits of the policy for tokens ``(n, T)``."""
+        return self.policy(tokens)
+
+    def write(self, texts: int = 64, *, generator: torch.Generator | None = None) -> Tensor:
+        """``(texts, length + 1)`` tokens drawn from the policy (without dropout), after the start token 0."""
+        check_count(texts=texts)
+        start = torch.zeros(texts, 1, dtype=torch.int64, device=self.values.weight.device)
+        with evaluating(self.policy):
+            return continue_tokens(self.policy, start, self.length, generator=generator)
+
+    def step(self, tokens: Tensor, *, generator: torch.Generator | None = None) -> Measured:
+        """Look at the rewards of texts from `write`, then move policy, baselines and multipliers in a few passes.
+
+        Args:
+            tokens: ``(n, length + 1)``.
+            generator: of the order of the tokens.
+        """
+        check_shapes(tokens=(tokens, f"n {self.length + 1}", int))
+        tokens = check_labels(tokens.flatten(), name="tokens").view_as(tokens)
+        check_batch(len(tokens) * self.length, 2, name="tokens", why="to have a deviation")
+        check_generator(generator)
         read, written = tokens[:, :-1], tokens[:, 1:]
         with torch.no_grad():
-            states, logits = self.policy(read)
+            with evaluating(self.policy):
+                states, logits = self.policy(read)
             old = token_log_probability(logits, written)  # (n, T)
             leaving = old - token_log_probability(self.reference(read)[1], written)
-            episode = self.reward_models(written)  # (n, N)
-            rewards = torch.zeros(*written.shape, episode.shape[1] + 1, device=episode.device)  # (n, T, N + 1)
-            rewards[:, -1, :-1] = episode
+            episode = self.reward_models(written)
+            check_shapes(**{"reward_models(tokens)": (episode, f"{len(tokens)} {len(self.multipliers.raw)}")})  # (n, N)
+            rewards = old.new_zeros(*written.shape, episode.shape[1] + 1)  # (n, T, N + 1)
+            rewards[:, -1, :-1] = episode.to(rewards)
             rewards[..., -1] = -self.kl_coefficient * leaving
             advantages, returns = (
                 x.flatten(0, 1) for x in advantages_and_returns(rewards, self.values(states))
@@ -324,111 +263,118 @@ class ConstrainedPPO(nn.Module):
             to_go = reward_to_go(rewards[..., :-1]).flatten(0, 1)
         losses = []
         for _ in range(self.epochs):
-            for index in torch.randperm(len(to_go), generator=self.generator).split(self.minibatch):
+            for index in torch.randperm(len(to_go), generator=generator).to(to_go.device).split(self.minibatch):
                 if len(index) < 2:
                     continue  # nothing to standardize over
                 states, logits = self.policy(read)
                 log_p = token_log_probability(logits, written).flatten()[index]
-                mixed = mixed_advantages(advantages[index, :-1], advantages[index, -1], self.multipliers())
+                weights, near = self.multipliers(), self.multipliers.near()
+                mixed = mixed_advantages(advantages[index, :-1], advantages[index, -1], weights, near=near)
                 loss = clipped_policy_loss(log_p, old.flatten()[index], mixed)
                 baseline = self.values(states).flatten(0, 1)[index]
                 loss = loss + value_loss(baseline, returns[index, :-1], returns[index, -1])
                 self.optimizer.zero_grad()
                 loss.backward()
-                nn.utils.clip_grad_norm_(self.trained, 0.5)
+                nn.utils.clip_grad_norm_(self.trained, MAX_NORM)
                 self.optimizer.step()
                 self.multipliers.update(to_go[index])
-                losses.append(loss.item())
-        divergence = leaving.sum(1).mean().item()
-        return Round(sum(losses) / len(losses), episode.mean(0), divergence, self.multipliers())
-
-    def gold(self) -> float:
-        """Gold score of the mean rewards of fresh texts."""
-        if self.gold_score is None:
-            raise ValueError("gold_score: expected a function of the mean rewards at construction, got None")
-        return self.gold_score(self.reward_models(self.write(self.texts)[:, 1:]).mean(0))
+                losses.append(loss.detach())
+        return Measured(torch.stack(losses).mean(), episode.mean(0), leaving.sum(1).mean(), self.multipliers())
 
 
-class ProxyBandit(nn.Module):
-    r"""Two correlated proxies and a gold score that is best at a point between; all expectations are exact.
+class ConstrainedBandit(nn.Module):
+    """A policy over the actions of a `cl_teach.datasets.ProxyBandit`, all of whose expectations are exact.
 
-    Of K actions a in [0, 1] the proxies give a and :math:`\min(a + 0.3U, 1)`; the reference is softmax(-6a), and the
-    gold score of mean rewards J is :math:`\prod_i\exp(-((J_i-\theta_i)/0.15)^2)` with :math:`\theta = (0.6, 0.65)`.
-    State: ``logits (K,)``, ``multipliers`` (None for fixed weights of 1, with as much weight on the divergence).
+    ``loss()`` takes no batch, and the multipliers follow in ``after_step()``. State: ``logits (K,)``, ``multipliers``.
     """
-
-    proxies: Tensor
-    log_reference: Tensor
-    point: Tensor
 
     def __init__(
         self,
-        noise: Tensor,
-        multipliers: Multipliers | None,
+        world: ProxyBandit,
+        multipliers: Multipliers,
         *,
+        saturating: bool = False,
         kl_coefficient: float = 0.05,
-        learning_rate: float = 0.05,
     ) -> None:
         """Start at the reference.
 
         Args:
-            noise: ``(K,)`` U in [0, 1], drawn once.
-            multipliers: of two thresholds, or None.
+            world: proxies and reference.
+            multipliers: of two thresholds; of kind "fixed" for the baselines.
+            saturating: replace each proxy by minus its squared distance from the world's point (PPO-SAT).
             kl_coefficient: c.
-            learning_rate: of Adam.
-
-        Raises:
-            TypeError, ValueError: wrong dtype; noise out of range, a setting not positive.
         """
         super().__init__()
-        check_embeddings(ndim=1, noise=noise)
-        check_in_range(0, 1, noise=noise)
-        check_positive(kl_coefficient=kl_coefficient, learning_rate=learning_rate)
-        actions = torch.linspace(0, 1, len(noise), dtype=noise.dtype)
-        self.register_buffer("proxies", torch.stack([actions, (actions + 0.3 * noise).clamp(max=1)], dim=1))  # (K, 2)
-        self.register_buffer("log_reference", (-6 * actions).log_softmax(0))
-        self.register_buffer("point", torch.tensor([0.6, 0.65], dtype=noise.dtype))
-        self.logits, self.kl_coefficient = nn.Parameter(self.log_reference.clone()), kl_coefficient
-        self.multipliers = multipliers
-        self.optimizer = torch.optim.Adam([self.logits], lr=learning_rate)
+        check_type(ProxyBandit, world=world)
+        check_flag(saturating=saturating)
+        check_positive(kl_coefficient=kl_coefficient)
+        check_type(Multipliers, multipliers=multipliers)
+        check_shapes(**{"multipliers.thresholds": (multipliers.thresholds, "2")})
+        self.multipliers, self.world, self.kl_coefficient = multipliers, world, kl_coefficient
+        self.register_buffer("proxies", world.proxies)
+        self.register_buffer("log_reference", world.log_reference)
+        climbed = -(world.proxies - world.point).square() if saturating else world.proxies
+        self.register_buffer("climbed", climbed, persistent=False)
+        self.logits = nn.Parameter(world.log_reference.clone())
+        self.seen: Tensor | None = None
 
-    def step(self) -> Round:
-        """One exact gradient step on the policy, then one on the multipliers."""
+    def forward(self) -> Tensor:
+        """Probabilities ``(K,)`` of the actions."""
+        return self.logits.softmax(0)
+
+    def loss(self, *, generator: torch.Generator | None = None) -> Measured:
+        """Minus the weighted mean rewards, plus the weighted divergence; nothing is drawn."""
         log_p = self.logits.log_softmax(0)
-        rewards = log_p.exp() @ self.proxies  # (2,)
-        divergence = (log_p.exp() * (log_p - self.log_reference)).sum()
-        weights = torch.ones_like(rewards) if self.multipliers is None else self.multipliers()
-        near = 1.0 if self.multipliers is None else len(rewards) - weights.sum()
-        loss = near * self.kl_coefficient * divergence - weights @ rewards
-        self.optimizer.zero_grad()
-        loss.backward()
-        self.optimizer.step()
-        if self.multipliers is not None:
-            self.multipliers.update(rewards[None])
-        return Round(loss.item(), rewards.detach(), divergence.item(), weights)
+        p = log_p.exp()
+        divergence = (p * (log_p - self.log_reference)).sum()
+        weights = self.multipliers()
+        loss = self.multipliers.near() * self.kl_coefficient * divergence - weights @ (p @ self.climbed)
+        rewards = (p @ self.proxies).detach()
+        if self.training:
+            self.seen = rewards
+        return Measured(loss, rewards, divergence.detach(), weights)
+
+    def after_step(self) -> None:
+        """One step of the multipliers, for the rewards of the last loss."""
+        if self.seen is not None:
+            self.multipliers.update(self.seen[None])
+        self.seen = None
 
     @torch.no_grad()
     def gold(self) -> float:
         """Gold score of the policy."""
-        rewards = self.logits.softmax(0) @ self.proxies
-        return (-((rewards - self.point) / 0.15).square().sum()).exp().item()
+        return self.world.gold(self() @ self.proxies).item()
 
 
 def score_thresholds(
-    learner: Learner, multipliers: Multipliers, thresholds: Tensor, steps: int = 10, every: int = 5
+    train: Callable[[], Tensor],
+    gold: Callable[[], float],
+    multipliers: Multipliers,
+    thresholds: Tensor,
+    *,
+    steps: int = 10,
+    every: int = 5,
 ) -> float:
     """Train on toward new thresholds and return minus the gold score; stops early when all rewards are within 5 %.
 
-    This is what `cl_teach.core.search.nelder_mead` minimizes; the multipliers are those of the learner.
+    This is what `cl_teach.core.search.nelder_mead` minimizes; policy and multipliers go on where they are.
 
-    Raises:
-        ValueError: thresholds of another shape, steps or every not positive.
+    Args:
+        train: takes one step and returns the mean rewards ``(N,)`` it saw.
+        gold: measures the policy.
+        multipliers: of the learner, whose thresholds are set.
+        thresholds: ``(N,)``.
+        steps: at most.
+        every: after so many steps the rewards are looked at.
     """
-    check_positive(steps=steps, every=every)
-    check_same_shape(thresholds=thresholds, **{"multipliers.thresholds": multipliers.thresholds})
-    multipliers.thresholds.copy_(thresholds)
+    check_callable(train=train, gold=gold)
+    check_type(Multipliers, multipliers=multipliers)
+    check_count(steps=steps, every=every)
+    check_shapes(**{"multipliers.thresholds": (multipliers.thresholds, "N")}, thresholds=(thresholds, "N"))
+    multipliers.thresholds.copy_(thresholds.detach())
     for step in range(1, steps + 1):
-        rewards = learner.step().rewards
-        if step % every == 0 and bool(((rewards - thresholds).abs() <= 0.05 * thresholds.abs()).all()):
+        rewards = train()
+        close = (rewards - thresholds).abs() <= CLOSE * thresholds.abs()
+        if step % every == 0 and bool(close.all()):
             break
-    return -learner.gold()
+    return -float(gold())

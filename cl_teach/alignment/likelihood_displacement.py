@@ -29,22 +29,26 @@ could not be verified: it is an argument without a default. (6) The formulas for
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..core.checks import (
-    check_embeddings,
+    check_count,
+    check_entries,
+    check_flag,
     check_in_range,
     check_labels,
-    check_mask,
+    check_module,
     check_positive,
-    check_same_length,
-    check_same_width,
+    check_shapes,
 )
+from ..core.frozen import evaluating
+from ..core.precision import full_precision
 from ..core.preference import preference_loss
-from ..models.sequence import predicting_states, response_log_probability
+from ..models.sequence import predicting_states, response_log_probability  # noqa: F401 - the example begins with one
 
 __all__ = [
     "Ches",
@@ -54,11 +58,11 @@ __all__ = [
     "ches",
     "keep_lowest",
     "pair_velocity",
-    "predicting_states",
-    "preference_loss",
-    "response_log_probability",
     "token_velocity",
 ]
+
+# Products of four such numbers, summed, stay in the range of float32.
+LARGEST = 1e8
 
 
 class Ches(NamedTuple):
@@ -92,6 +96,7 @@ class PairVelocity(NamedTuple):
     slope: Tensor
 
 
+@full_precision
 def ches(states_plus: Tensor, mask_plus: Tensor, states_minus: Tensor, mask_minus: Tensor) -> Ches:
     """Centered hidden embedding similarity of every pair; high scores predict that the preferred response loses.
 
@@ -101,24 +106,26 @@ def ches(states_plus: Tensor, mask_plus: Tensor, states_minus: Tensor, mask_minu
         states_minus: ``(n, T', d)`` for the dispreferred response.
         mask_minus: ``(n, T')``.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, an empty response, NaN.
-
     Source: Razin et al. (2025), definition 2.
+
+    Example:
+        >>> mask = predicting_states(3, torch.tensor([0]))  # a prompt of one token, a response of two
+        >>> plus, minus = torch.ones(1, 3, 2), torch.tensor([[[1.0, 1.0], [2.0, 2.0], [9.0, 9.0]]])
+        >>> ches(plus, mask, minus, mask).score.tolist()  # <(2, 2), (3, 3)> - |(2, 2)|^2
+        [4.0]
     """
-    check_embeddings(ndim=3, states_plus=states_plus, states_minus=states_minus)
-    check_same_length(states_plus=states_plus, states_minus=states_minus)
-    check_same_width(states_plus=states_plus, states_minus=states_minus)
-    sums, counts = [], []
-    for name, states, mask in (("mask_plus", states_plus, mask_plus), ("mask_minus", states_minus, mask_minus)):
-        check_mask(mask, tuple(states.shape[:2]), name=name)
+    check_shapes(
+        states_plus=(states_plus, "n T d"),
+        mask_plus=(mask_plus, "n T", bool),
+        states_minus=(states_minus, "n S d"),
+        mask_minus=(mask_minus, "n S", bool),
+    )
+    check_entries(-LARGEST, LARGEST, states_plus=states_plus, states_minus=states_minus)
+    for name, mask in (("mask_plus", mask_plus), ("mask_minus", mask_minus)):
         if not bool(mask.any(1).all()):
             raise ValueError(f"{name}: expected at least one True in every row, got an empty response")
-        wide = states.to(torch.promote_types(states.dtype, torch.float32))  # half precision overflows in long sums
-        sums.append((wide * mask[..., None]).sum(1))  # (n, d)
-        counts.append(mask.sum(1))
-    plus, minus = sums
-    lengths = torch.stack(counts, dim=1)  # (n, 2)
+    plus, minus = (states_plus * mask_plus[..., None]).sum(1), (states_minus * mask_minus[..., None]).sum(1)  # (n, d)
+    lengths = torch.stack([mask_plus.sum(1), mask_minus.sum(1)], dim=1)  # (n, 2)
     cross, own = (plus * minus).sum(-1), plus.square().sum(-1)  # (n,)
     normalized = cross / lengths.prod(1) - own / lengths[:, 0].square()
     return Ches(cross - own, normalized, lengths)
@@ -130,17 +137,15 @@ def keep_lowest(scores: Tensor, share: float) -> Tensor:
     Args:
         scores: ``(n,)``, for filtering the length-normalized CHES.
         share: in (0, 1]; at least one pair is kept.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; share out of range, NaN.
     """
-    check_embeddings(ndim=1, scores=scores)
+    check_shapes(scores=(scores, "n"))
     check_positive(share=share)
     check_in_range(0, 1, share=share)
     kept = max(1, round(share * len(scores)))
     return scores.argsort(stable=True)[:kept].sort().values
 
 
+@full_precision
 def token_velocity(
     unembedding: Tensor,
     state: Tensor,
@@ -164,15 +169,13 @@ def token_velocity(
         reference_gap: gap of the reference.
         train_unembedding: whether W moves too; without it the second term is missing.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, a token out of range, NaN.
-
     Source: Razin et al. (2025), analysis of single-token responses, derived anew.
     """
-    check_embeddings(unembedding=unembedding)
-    check_embeddings(ndim=1, state=state)
-    check_same_width(unembedding=unembedding, state=state)
-    check_in_range(0, len(unembedding) - 1, plus=plus, minus=minus)
+    check_shapes(unembedding=(unembedding, "V d"), state=(state, "d"))
+    check_entries(-LARGEST, LARGEST, unembedding=unembedding, state=state)
+    check_count(0, len(unembedding) - 1, plus=plus, minus=minus)
+    check_flag(train_unembedding=train_unembedding)
+    _check_loss(beta, reference_gap)
     log_p = (unembedding @ state).log_softmax(0)  # (V,)
     p, gap = log_p.exp(), log_p[plus] - log_p[minus]
     loss, slope = preference_loss(gap, reference_gap, beta), beta * torch.sigmoid(-beta * (gap - reference_gap))
@@ -186,6 +189,7 @@ def token_velocity(
     return TokenVelocity(loss, slope * velocity, p, slope)
 
 
+@full_precision
 def pair_velocity(
     unembedding: Tensor,
     states_plus: Tensor,
@@ -208,16 +212,19 @@ def pair_velocity(
         beta: of the loss.
         reference_gap: gap of the reference.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, different prompt states, a token out of range, NaN.
-
     Source: Razin et al. (2025), analysis of multi-token responses, derived anew.
     """
-    check_positive(beta=beta)
-    check_embeddings(unembedding=unembedding, states_plus=states_plus, states_minus=states_minus)
-    check_same_width(unembedding=unembedding, states_plus=states_plus, states_minus=states_minus)
-    check_labels(plus, len(states_plus), name="plus", num_classes=len(unembedding))
-    check_labels(minus, len(states_minus), name="minus", num_classes=len(unembedding))
+    check_shapes(
+        unembedding=(unembedding, "V d"),
+        states_plus=(states_plus, "K d"),
+        states_minus=(states_minus, "J d"),
+        plus=(plus, "K", int),
+        minus=(minus, "J", int),
+    )
+    check_entries(-LARGEST, LARGEST, unembedding=unembedding, states_plus=states_plus, states_minus=states_minus)
+    plus = check_labels(plus, name="plus", num_classes=len(unembedding))
+    minus = check_labels(minus, name="minus", num_classes=len(unembedding))
+    _check_loss(beta, reference_gap)
     if not torch.allclose(states_plus[0], states_minus[0]):
         raise ValueError("states_minus: expected the prompt's state in row 0, as in states_plus, got another")
 
@@ -237,11 +244,18 @@ def pair_velocity(
     return PairVelocity(from_unembedding + from_states, from_unembedding, alpha_plus, alpha_minus, slope)
 
 
+def _check_loss(beta: float, reference_gap: float) -> None:
+    check_positive(beta=beta)
+    check_in_range(0, LARGEST, beta=beta)
+    check_in_range(-math.inf, math.inf, reference_gap=reference_gap)
+
+
 class FilteredDPO(nn.Module):
     """Score all pairs with the initial model, keep those with low scores, train DPO on them and watch the preferred.
 
-    ``model(tokens)`` returns states ``(n, T, d)`` and logits ``(n, T, V)``. State: log-probabilities of the initial
-    model for both responses, ``initial (n, 2)``, and ``kept``, indices of the pairs to train on.
+    ``model(tokens)`` returns states ``(n, T, d)`` and logits ``(n, T, V)``. Train with ``loss`` on batches of ``kept``.
+    State: the model, the pairs, log-probabilities of the initial model for both responses, ``initial (n, 2)``, the
+    scores ``ches (n,)`` and ``length_normalized (n,)``, and ``kept``, indices of the pairs to train on.
 
     Source: Razin et al. (2025), section on filtering.
     """
@@ -251,6 +265,8 @@ class FilteredDPO(nn.Module):
     mask_plus: Tensor
     mask_minus: Tensor
     initial: Tensor
+    ches: Tensor
+    length_normalized: Tensor
     kept: Tensor
 
     def __init__(
@@ -264,7 +280,7 @@ class FilteredDPO(nn.Module):
         share: float,
         beta: float = 0.1,
     ) -> None:
-        """Score and filter.
+        """Score and filter, without dropout.
 
         Args:
             model: the initial policy; it is trained in place.
@@ -274,34 +290,50 @@ class FilteredDPO(nn.Module):
             mask_minus: ``(n, T')``.
             share: of the pairs to keep, in (0, 1].
             beta: of the loss.
-
-        Raises:
-            ValueError: shapes do not fit, share or beta out of range.
         """
         super().__init__()
+        check_module(model=model)
         check_positive(beta=beta)
-        check_same_length(plus=plus, minus=minus)
+        check_shapes(
+            plus=(plus, "n T", int),
+            minus=(minus, "n S", int),
+            mask_plus=(mask_plus, "n T", bool),
+            mask_minus=(mask_minus, "n S", bool),
+        )
         self.model, self.beta = model, beta
-        for name, value in (("plus", plus), ("minus", minus), ("mask_plus", mask_plus), ("mask_minus", mask_minus)):
-            self.register_buffer(name, value)
-        with torch.no_grad():
-            self.scores = ches(model(plus)[0], mask_plus, model(minus)[0], mask_minus)
-            self.register_buffer("initial", self.log_probabilities(torch.arange(len(plus), device=plus.device)))
-        self.register_buffer("kept", keep_lowest(self.scores.length_normalized, share))
+        self.register_buffer("plus", check_labels(plus.flatten(), name="plus").view_as(plus))
+        self.register_buffer("minus", check_labels(minus.flatten(), name="minus").view_as(minus))
+        self.register_buffer("mask_plus", mask_plus)
+        self.register_buffer("mask_minus", mask_minus)
+        with torch.no_grad(), evaluating(model):
+            found = ches(model(self.plus)[0], mask_plus, model(self.minus)[0], mask_minus)
+            self.register_buffer("initial", self._log_probabilities(torch.arange(len(plus), device=plus.device)))
+        self.register_buffer("ches", found.score)
+        self.register_buffer("length_normalized", found.length_normalized)
+        self.register_buffer("kept", keep_lowest(found.length_normalized, share))
 
-    def log_probabilities(self, index: Tensor) -> Tensor:
+    def _log_probabilities(self, index: Tensor) -> Tensor:
         """``(len(index), 2)`` log-probabilities of the preferred and the dispreferred response."""
         columns = []
         for tokens, mask in ((self.plus, self.mask_plus), (self.minus, self.mask_minus)):
             columns.append(response_log_probability(self.model(tokens[index])[1], tokens[index], mask[index]))
         return torch.stack(columns, dim=1)
 
-    def forward(self, index: Tensor) -> Tensor:
-        """Mean loss of the pairs ``index``; training draws them from ``kept``."""
-        gap, reference = (x[:, 0] - x[:, 1] for x in (self.log_probabilities(index), self.initial[index]))
+    def loss(self, index: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Mean loss of the pairs ``index (b,)``; training draws them from ``kept``."""
+        check_shapes(index=(index, "b", int))
+        index = check_labels(index, name="index", num_classes=len(self.plus))
+        gap, reference = (x[:, 0] - x[:, 1] for x in (self._log_probabilities(index), self.initial[index]))
         return preference_loss(gap, reference, self.beta).mean()
+
+    def forward(self, index: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """As a criterion: the loss."""
+        return self.loss(index, generator=generator)
 
     @torch.no_grad()
     def displacement(self, index: Tensor) -> Tensor:
         """``(len(index), 2)`` change of both log-probabilities since the start; a negative first column is the harm."""
-        return self.log_probabilities(index) - self.initial[index]
+        check_shapes(index=(index, "b", int))
+        index = check_labels(index, name="index", num_classes=len(self.plus))
+        with evaluating(self.model):
+            return self._log_probabilities(index) - self.initial[index]

@@ -20,29 +20,38 @@ tokens of a sequence; for sequences of equal length that is L as above, which is
 rescaled by the extremes, not standardized: one outlier pushes all others toward h = -1, and then LinUpper acts like the
 uncapped score. (4) With equal losses the code's form rounds to any h; here it is 0 exactly. (5) Two stages of r, with a
 hard switch, were seen in the code; a smooth schedule was not. The released code was read, not the body of the paper.
-`redundant_regression` is this book's example.
+The example is `cl_teach.datasets.redundant_regression`.
 """
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_batch, check_choice, check_embeddings, check_in_range, check_mask, check_positive
+from ..core.checks import (
+    check_choice,
+    check_count,
+    check_entries,
+    check_labels,
+    check_module,
+    check_positive,
+    check_shapes,
+    check_type,
+)
+from ..core.precision import full_precision
 from ..models.sequence import token_log_probability
 
 __all__ = [
     "STRATEGIES",
-    "Redundant",
     "Reweighted",
     "ReweightedTraining",
     "device_loss",
     "effective_sample_size",
     "place_in_range",
-    "redundant_regression",
     "reweighted_loss",
     "sample_weights",
     "scores",
@@ -51,6 +60,8 @@ __all__ = [
 ]
 
 STRATEGIES = ("uniform", "linupper", "quadratic", "extremes", "upper")
+# A smaller range of losses counts as this one, as released.
+NARROWEST = 1e-6
 
 
 class Reweighted(NamedTuple):
@@ -60,31 +71,20 @@ class Reweighted(NamedTuple):
     weights: Tensor
 
 
-class Redundant(NamedTuple):
-    """``inputs (n, d)``, ``targets (n,)``, which rows are ``informative`` or ``corrupted``, and ``truth (d,)``."""
-
-    inputs: Tensor
-    targets: Tensor
-    informative: Tensor
-    corrupted: Tensor
-    truth: Tensor
-
-
+@full_precision
 def place_in_range(losses: Tensor) -> Tensor:
     """Place h ``(M,)`` in [-1, 1] of each loss between the smallest and the largest, detached.
 
     A range below 1e-6 counts as 1e-6.
-
-    Raises:
-        TypeError, ValueError: not a floating vector, NaN.
     """
-    check_embeddings(ndim=1, losses=losses)
+    check_shapes(losses=(losses, "M"))
     losses = losses.detach()
     low, high = losses.aminmax()
     # both distances are exact zeros for equal losses; 2 loss - (high + low) would leave rounding
-    return ((losses - low) - (high - losses)) / (high - low).clamp(min=1e-6)
+    return ((losses - low) - (high - losses)) / (high - low).clamp(min=NARROWEST)
 
 
+@full_precision
 def scores(place: Tensor, strategy: str = "linupper") -> Tensor:
     """Scores f(h) ``(M,)``, all within an interval of length 1.
 
@@ -93,14 +93,11 @@ def scores(place: Tensor, strategy: str = "linupper") -> Tensor:
         strategy: "uniform": 0; "linupper": min(h + 1, 1); "quadratic": 1 - h^2, for middle losses; "extremes": abs(h),
             for both ends; "upper": (h + 1) / 2, without a cap.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; another strategy, a place out of range.
-
     Source: Sow et al. (2025), strategies; "upper" from the released code.
     """
     check_choice(STRATEGIES, strategy=strategy)
-    check_embeddings(ndim=1, place=place)
-    check_in_range(-1 - 1e-6, 1 + 1e-6, place=place)
+    check_shapes(place=(place, "M"))
+    check_entries(-1 - 1e-6, 1 + 1e-6, place=place)
     if strategy == "linupper":
         return (place + 1).clamp(max=1)
     if strategy == "quadratic":
@@ -110,7 +107,8 @@ def scores(place: Tensor, strategy: str = "linupper") -> Tensor:
     return (place + 1) / 2 if strategy == "upper" else torch.zeros_like(place)
 
 
-def sample_weights(losses: Tensor, temperature: float = 0.4, strategy: str = "linupper") -> Tensor:
+@full_precision
+def sample_weights(losses: Tensor, temperature: float = 0.4, *, strategy: str = "linupper") -> Tensor:
     """Weights p ``(M,)`` that sum to 1; the largest is at most exp(1 / temperature) times the smallest.
 
     Args:
@@ -118,25 +116,31 @@ def sample_weights(losses: Tensor, temperature: float = 0.4, strategy: str = "li
         temperature: r, greater than 0.
         strategy: see `scores`.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; temperature not positive, another strategy, NaN.
-
     Source: Sow et al. (2025), weights.
     """
+    check_shapes(losses=(losses, "M"))
     check_positive(temperature=temperature)
-    return (scores(place_in_range(losses), strategy) / temperature).softmax(0)
+    f = scores(place_in_range(losses), strategy)
+    return ((f - f.max()) / temperature).clamp(min=torch.finfo(f.dtype).min).softmax(0)
 
 
-def reweighted_loss(losses: Tensor, temperature: float = 0.4, strategy: str = "linupper") -> Reweighted:
-    """Weighted sum of ``(M,)`` losses; its derivative in loss i is weight i.
+@full_precision
+def reweighted_loss(losses: Tensor, temperature: float = 0.4, *, strategy: str = "linupper") -> Reweighted:
+    """Weighted sum of ``(M,)`` losses; its derivative in loss i is weight i. Arguments as `sample_weights`.
 
-    Raises:
-        TypeError, ValueError: as `sample_weights`.
+    Example:
+        >>> losses = torch.tensor([0.0, 1.0, 2.0, 3.0], requires_grad=True)
+        >>> found = reweighted_loss(losses, 0.01)  # a low temperature: the upper half of the range, all alike
+        >>> found.weights.round(decimals=3).tolist()
+        [0.0, 0.0, 0.5, 0.5]
+        >>> bool((torch.autograd.grad(found.loss, losses)[0] == found.weights).all())
+        True
     """
-    weights = sample_weights(losses, temperature, strategy)
+    weights = sample_weights(losses, temperature, strategy=strategy)
     return Reweighted(weights @ losses, weights)
 
 
+@full_precision
 def device_loss(losses: Tensor, weights: Tensor, device: int, devices: int) -> Tensor:
     """What one of several devices minimizes, so that the mean of their gradients is the gradient of the whole loss.
 
@@ -145,41 +149,42 @@ def device_loss(losses: Tensor, weights: Tensor, device: int, devices: int) -> T
         weights: ``(M,)`` of the whole batch.
         device: global index of this device; with several machines the index within one would be wrong.
         devices: how many there are.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; the slices do not fit, the index out of range.
     """
-    check_embeddings(ndim=1, losses=losses, weights=weights)
-    check_positive(devices=devices)
-    check_in_range(0, devices - 1, device=device)
+    check_shapes(losses=(losses, "m"), weights=(weights, "M"))
+    check_count(devices=devices)
+    check_count(0, devices - 1, device=device)
     if len(losses) * devices != len(weights):
-        raise ValueError(f"losses: expected {len(weights)} / {devices} of them, got {len(losses)}")
+        raise ValueError(
+            f"losses, weights, devices: expected {devices} equal slices of {len(weights)}, got one of {len(losses)}"
+        )
+    check_entries(0, 1, weights=weights)
     start = device * len(losses)
     return devices * (weights[start : start + len(losses)].detach() @ losses)
 
 
+@full_precision
 def effective_sample_size(weights: Tensor) -> Tensor:
     """How many equally weighted samples would count the same: 1 / sum of squares of ``(M,)`` weights that sum to 1."""
-    check_embeddings(ndim=1, weights=weights)
-    check_in_range(0, 1, weights=weights)
+    check_shapes(weights=(weights, "M"))
+    check_entries(0, 1, weights=weights)
+    if abs(float(weights.detach().sum()) - 1) > 2e-2:  # half precision leaves so much of 1
+        raise ValueError(f"weights: expected a sum of 1, got {float(weights.sum()):g}")
     return 1 / weights.square().sum()
 
 
+@full_precision
 def sequence_losses(logits: Tensor, labels: Tensor, valid: Tensor | None = None) -> Tensor:
     """Mean token cross-entropy ``(M,)`` of every sequence over its tokens that count.
 
     Args:
         logits: ``(M, T, V)``; position t predicts position t of the labels.
-        labels: ``(M, T)``.
+        labels: ``(M, T)`` integers.
         valid: ``(M, T)`` boolean; None for all.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, a sequence without a token that counts, NaN.
     """
+    check_shapes(logits=(logits, "M T V"), labels=(labels, "M T", int), valid=(valid, "M T?", bool))
     log_p = token_log_probability(logits, labels)  # (M, T)
     if valid is None:
         return -log_p.mean(1)
-    check_mask(valid, tuple(labels.shape), name="valid")
     if not bool(valid.any(1).all()):
         raise ValueError("valid: expected at least one True in every row, got a sequence without one")
     return -(log_p * valid).sum(1) / valid.sum(1)
@@ -188,25 +193,29 @@ def sequence_losses(logits: Tensor, labels: Tensor, valid: Tensor | None = None)
 def temperature_at(step: int, stages: Sequence[tuple[int, float]]) -> float:
     """Temperature of a step: that of the last stage ``(first step, temperature)`` that has begun.
 
-    An early stage of a high temperature is the burn-in, in which losses do not tell much yet.
-
-    Raises:
-        ValueError: no stage begins at 0, stages out of order, a temperature not positive, a negative step.
+    An early stage of a high temperature is the burn-in, in which losses do not tell much yet. The first stage begins
+    at 0, and first steps increase.
     """
-    check_in_range(0, float("inf"), step=step)
+    check_count(0, step=step)
+    check_type((list, tuple), stages=stages)
+    for i, stage in enumerate(stages):
+        check_type((list, tuple), **{f"stages[{i}]": stage})
+        if len(stage) != 2:
+            raise ValueError(f"stages[{i}]: expected a first step and a temperature, got {stage!r}")
+        check_count(0, **{f"stages[{i}][0]": stage[0]})
+        check_positive(**{f"stages[{i}][1]": stage[1]})
     starts = [start for start, _ in stages]
     if not starts or starts[0] != 0 or starts != sorted(set(starts)):
         raise ValueError(f"stages: expected first steps that begin at 0 and increase, got {starts}")
-    for _, temperature in stages:
-        check_positive(temperature=temperature)
     return [temperature for start, temperature in stages if start <= step][-1]
 
 
 class ReweightedTraining(nn.Module):
-    """A language model trained on batches of sequences with weights from their losses.
+    """A language model trained on batches of sequences with weights from their losses; a call gives the loss.
 
-    ``model(tokens)`` returns states and logits ``(M, T, V)``. State: the model, the optimizer and ``steps``, which
-    decides on the temperature.
+    ``model(tokens)`` returns states and logits ``(M, T, V)``. Train it with `cl_teach.training.fit` (``loss`` and
+    ``after_step``), or give it an optimizer and call ``step``, which also clips the gradient, as released. State: the
+    model, the optimizer and ``steps``, which decides on the temperature.
 
     Source: Sow et al. (2025), training with a burn-in of uniform weights.
     """
@@ -214,7 +223,7 @@ class ReweightedTraining(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        optimizer: torch.optim.Optimizer,
+        optimizer: torch.optim.Optimizer | None = None,
         *,
         strategy: str = "linupper",
         stages: Sequence[tuple[int, float]] = ((0, 100.0), (1000, 0.4)),
@@ -224,67 +233,61 @@ class ReweightedTraining(nn.Module):
 
         Args:
             model: trained in place.
-            optimizer: of its parameters.
+            optimizer: of its parameters, for ``step``.
             strategy: see `scores`.
             stages: see `temperature_at`; a temperature of 100 is as good as uniform.
-            max_norm: to which the gradient is clipped.
-
-        Raises:
-            ValueError: another strategy, stages out of order, max_norm not positive.
+            max_norm: to which ``step`` clips the gradient.
         """
         super().__init__()
+        check_module(model=model)
+        check_type((torch.optim.Optimizer, type(None)), optimizer=optimizer)
         check_choice(STRATEGIES, strategy=strategy)
         check_positive(max_norm=max_norm)
         temperature_at(0, stages)
         self.model, self.optimizer, self.strategy, self.max_norm = model, optimizer, strategy, max_norm
         self.stages, self.steps = tuple(stages), 0
 
-    def forward(self, tokens: Tensor, valid: Tensor | None = None) -> Reweighted:
+    def get_extra_state(self) -> dict[str, Any]:
+        """Number of steps, and what the optimizer remembers."""
+        optimizer = None if self.optimizer is None else copy.deepcopy(self.optimizer.state_dict())
+        return {"steps": self.steps, "optimizer": optimizer}
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.steps = state["steps"]
+        if self.optimizer is not None and state["optimizer"] is not None:
+            self.optimizer.load_state_dict(copy.deepcopy(state["optimizer"]))
+
+    def loss(
+        self, tokens: Tensor, valid: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Reweighted:
         """The loss of sequences ``(M, T + 1)``; ``valid (M, T)`` marks the tokens from the second on that count."""
+        check_shapes(tokens=(tokens, "M T", int))
+        if tokens.shape[1] < 2:
+            raise ValueError(f"tokens: expected at least 2 a sequence, the first is only read, got {tokens.shape[1]}")
+        check_shapes(tokens=(tokens[:, 1:], "M T", int), valid=(valid, "M T?", bool))
+        tokens = check_labels(tokens.flatten(), name="tokens").view_as(tokens)
         losses = sequence_losses(self.model(tokens[:, :-1])[1], tokens[:, 1:], valid)
-        return reweighted_loss(losses, temperature_at(self.steps, self.stages), self.strategy)
+        return reweighted_loss(losses, temperature_at(self.steps, self.stages), strategy=self.strategy)
+
+    def forward(
+        self, tokens: Tensor, valid: Tensor | None = None, *, generator: torch.Generator | None = None
+    ) -> Reweighted:
+        """As a criterion: the loss."""
+        return self.loss(tokens, valid, generator=generator)
+
+    def after_step(self) -> None:
+        """Count the step."""
+        self.steps += 1
 
     def step(self, tokens: Tensor, valid: Tensor | None = None) -> Reweighted:
-        """One step; returns the loss before it and the weights."""
-        found = self(tokens, valid)
+        """One step with the optimizer given at the start; returns the loss before it and the weights."""
+        if self.optimizer is None:
+            raise ValueError("optimizer: expected one at construction to take steps with, got None")
+        found = self.loss(tokens, valid)
         self.optimizer.zero_grad()
         found.loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)
         self.optimizer.step()
-        self.steps += 1
+        self.after_step()
         return Reweighted(found.loss.detach(), found.weights)
-
-
-def redundant_regression(
-    n: int = 2000,
-    width: int = 50,
-    *,
-    informative: float = 0.2,
-    scale: float = 0.1,
-    corrupted: float = 0.0,
-    seed: int = 0,
-) -> Redundant:
-    """Linear regression in which most rows are short and say next to nothing.
-
-    Args:
-        n: number of rows.
-        width: d.
-        informative: share of rows of norm about 1.
-        scale: norm of the others.
-        corrupted: share of rows with a target drawn anew, three times as large as usual.
-        seed: of all draws, on the CPU.
-
-    Raises:
-        ValueError: a count not positive, a share outside [0, 1].
-    """
-    check_positive(width=width, scale=scale)
-    check_batch(n, 2, name="n", why="to have weights")
-    check_in_range(0, 1, informative=informative, corrupted=corrupted)
-    generator = torch.Generator().manual_seed(seed)
-    truth = torch.randn(width, generator=generator) / width**0.5
-    long = torch.rand(n, generator=generator) < informative
-    directions = torch.randn(n, width, generator=generator) / width**0.5  # norms of about 1
-    inputs = directions * torch.where(long, 1.0, scale)[:, None]
-    targets, wrong = inputs @ truth, torch.rand(n, generator=generator) < corrupted
-    noise = 3 * torch.randn(n, generator=generator) * truth.norm() / width**0.5
-    return Redundant(inputs, torch.where(wrong, noise, targets), long, wrong, truth)

@@ -21,23 +21,42 @@ Paper versus code. (1) The parameter called beta in the released IPO loss is the
 (3) The bandit's REINFORCE in the code adds an entropy bonus; here, as in the code for transformers, a reference
 penalty. (4) Rewards are standardized in each state; the running statistics of the released transformer learner are
 wrong after the first round. (5) The weight :math:`e^{R/\beta}` is not normalized. (6) Pinned here: the policy starts
-exactly at the reference instead of being fitted to it, and every bin of the reference counts one draw more, so that
-none is empty. The released code was read, not the body of the paper.
+exactly at the reference instead of being fitted to it. The released code was read, not the body of the paper. Policies
+are in `cl_teach.models`, the bandit's world is `cl_teach.datasets.peaked_bandit`.
 """
 
 from __future__ import annotations
 
+import copy
+import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_batch, check_choice, check_embeddings, check_in_range, check_positive, check_same_shape
+from ..core.checks import (
+    check_batch,
+    check_callable,
+    check_choice,
+    check_count,
+    check_entries,
+    check_generator,
+    check_in_range,
+    check_module,
+    check_positive,
+    check_shapes,
+)
+from ..core.frozen import FrozenCopy
+from ..core.policy_gradient import probability_ratio
+from ..core.precision import full_precision
 from ..core.preference import preference_loss
+from ..models.policies import ActionPolicy
 
 __all__ = [
-    "LOSSES",
-    "Bandit",
+    "Draws",
+    "PolicyMeasures",
+    "PreferenceTuning",
     "advantages",
     "best_of_n",
     "descend",
@@ -46,34 +65,29 @@ __all__ = [
     "dpo",
     "ipo",
     "margins",
-    "peaked_reward",
+    "measure",
     "policy_gradient",
     "ppo",
-    "reference_draws",
-    "reference_policy",
     "rwr",
 ]
 
-LOSSES = ("best_of_n", "rwr", "reinforce", "ppo", "dpo", "ipo")
+# Below it a deviation counts as none; the release's.
+SMALLEST = 1e-12
+# The square of a larger number leaves the range of float32.
+LARGEST = 1e15
 
 
-def _check(**tensors: Tensor) -> None:
-    check_embeddings(ndim=2, **tensors)
-    check_same_shape(**tensors)
-
-
+@full_precision
 def advantages(rewards: Tensor) -> Tensor:
-    """Rewards standardized in each state, ``(S, N)`` to ``(S, N)``, with the population's standard deviation.
-
-    Raises:
-        TypeError, ValueError: not a floating matrix, NaN.
-    """
-    _check(rewards=rewards)
+    """Rewards standardized in each state, ``(S, N)`` to ``(S, N)``, with the population's standard deviation."""
+    check_shapes(rewards=(rewards, "S N"))
+    check_entries(-LARGEST, LARGEST, rewards=rewards)
     centered = rewards - rewards.mean(1, keepdim=True)
-    return (centered / (rewards.std(1, correction=0, keepdim=True) + 1e-12)).detach()
+    return (centered / (rewards.std(1, correction=0, keepdim=True) + SMALLEST)).detach()
 
 
-def best_of_n(log_p: Tensor, rewards: Tensor, negative_weight: float = 0.0, *, against: str = "worst") -> Tensor:
+@full_precision
+def best_of_n(log_p: Tensor, rewards: Tensor, *, negative_weight: float = 0.0, against: str = "worst") -> Tensor:
     """Maximum likelihood of the best action of every state; with ``negative_weight`` also less of the others.
 
     Args:
@@ -81,12 +95,9 @@ def best_of_n(log_p: Tensor, rewards: Tensor, negative_weight: float = 0.0, *, a
         rewards: ``(S, N)``.
         negative_weight: at least 0; 0 is plain supervised fine-tuning on the best.
         against: ``"worst"``: the action with the lowest reward; ``"rest"``: the mean of all but the best.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes differ, a setting out of range.
     """
-    _check(log_p=log_p, rewards=rewards)
-    check_in_range(0, float("inf"), negative_weight=negative_weight)
+    check_shapes(log_p=(log_p, "S N"), rewards=(rewards, "S N"))
+    check_in_range(0, LARGEST, negative_weight=negative_weight)
     check_choice(("worst", "rest"), against=against)
     best = log_p.gather(1, rewards.argmax(1, keepdim=True)).squeeze(1)  # (S,)
     if negative_weight == 0:
@@ -97,52 +108,59 @@ def best_of_n(log_p: Tensor, rewards: Tensor, negative_weight: float = 0.0, *, a
     return (negative_weight * pushed - best).mean()
 
 
+@full_precision
 def rwr(log_p: Tensor, rewards: Tensor, beta: float = 0.1) -> Tensor:
     """Reward-weighted regression: likelihood weighted with exp(reward / beta), for ``(S, N)`` actions.
 
     Raises:
-        TypeError, ValueError: wrong dtype; shapes differ, beta not positive or so small that a weight overflows.
+        ValueError: beta so small that a weight overflows.
     """
-    _check(log_p=log_p, rewards=rewards)
+    check_shapes(log_p=(log_p, "S N"), rewards=(rewards, "S N"))
     check_positive(beta=beta)
     weights = (rewards / beta).exp().detach()
-    if not bool(torch.isfinite(weights).all()):
-        raise ValueError(f"beta: expected a value at which exp(rewards / beta) is finite, got {beta:g}")
-    return -(log_p * weights).mean()
+    value = -(log_p * weights).mean()
+    if not bool(value.isfinite()):
+        raise ValueError(f"beta, rewards: expected values at which log_p * exp(rewards / beta) is finite, got {beta:g}")
+    return value
 
 
-def policy_gradient(log_p: Tensor, reference: Tensor, rewards: Tensor, beta_kl: float = 0.0) -> Tensor:
-    """REINFORCE with a penalty for leaving the reference; all arguments ``(S, N)``.
+@full_precision
+def policy_gradient(log_p: Tensor, reference: Tensor, rewards: Tensor, *, beta_kl: float = 0.0) -> Tensor:
+    """REINFORCE with a penalty for leaving the reference; all tensors ``(S, N)``, ``beta_kl`` at least 0.
 
     On a table of logits the advantages of a state cancel for every action that was not sampled; the penalty does not,
     and raises it a little. Adam turns small, steady gradients into full steps, so that even a small ``beta_kl`` can
     spread the policy over actions nobody tried.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes differ, beta_kl negative.
     """
-    _check(log_p=log_p, reference=reference, rewards=rewards)
-    check_in_range(0, float("inf"), beta_kl=beta_kl)
+    check_shapes(log_p=(log_p, "S N"), reference=(reference, "S N"), rewards=(rewards, "S N"))
+    check_in_range(0, LARGEST, beta_kl=beta_kl)
     return (beta_kl * (log_p - reference) - log_p * advantages(rewards)).mean()
 
 
+@full_precision
 def ppo(
-    log_p: Tensor, old: Tensor, reference: Tensor, rewards: Tensor, beta_kl: float = 0.0, clip: float = 0.2
+    log_p: Tensor, old: Tensor, reference: Tensor, rewards: Tensor, *, beta_kl: float = 0.0, clip: float = 0.2
 ) -> Tensor:
-    """Clipped policy gradient for reused samples; ``old`` are log-probabilities when they were drawn. All ``(S, N)``.
+    """Clipped policy gradient for reused samples.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes differ, beta_kl negative, clip outside [0, 1].
+    Args:
+        log_p: ``(S, N)`` log-probabilities of the sampled actions.
+        old: ``(S, N)`` the same when they were drawn.
+        reference: ``(S, N)``.
+        rewards: ``(S, N)``.
+        beta_kl: price of leaving the reference, at least 0.
+        clip: in [0, 1], how far a ratio may go.
     """
-    _check(log_p=log_p, old=old, reference=reference, rewards=rewards)
-    check_in_range(0, float("inf"), beta_kl=beta_kl)
+    check_shapes(log_p=(log_p, "S N"), old=(old, "S N"), reference=(reference, "S N"), rewards=(rewards, "S N"))
+    check_in_range(0, LARGEST, beta_kl=beta_kl)
     check_in_range(0, 1, clip=clip)
-    ratio, gain = (log_p - old).exp(), advantages(rewards)
+    ratio, gain = probability_ratio(log_p, old), advantages(rewards)
     clipped = torch.maximum(-gain * ratio, -gain * ratio.clamp(1 - clip, 1 + clip))
     return (clipped + beta_kl * (log_p - reference)).mean()
 
 
-def margins(log_p: Tensor, reference: Tensor, rewards: Tensor, minimum_gap: float = 0.0) -> Tensor:
+@full_precision
+def margins(log_p: Tensor, reference: Tensor, rewards: Tensor, *, minimum_gap: float = 0.0) -> Tensor:
     """Margins h of all pairs of actions of one state; the winner is the one with the larger reward.
 
     Args:
@@ -155,39 +173,45 @@ def margins(log_p: Tensor, reference: Tensor, rewards: Tensor, minimum_gap: floa
         ``(M,)``, M at most S N (N - 1) / 2.
 
     Raises:
-        TypeError, ValueError: wrong dtype; shapes differ, or no pair is left.
+        ValueError: no pair is left.
     """
-    _check(log_p=log_p, reference=reference, rewards=rewards)
-    check_in_range(0, float("inf"), minimum_gap=minimum_gap)
+    check_shapes(log_p=(log_p, "S N"), reference=(reference, "S N"), rewards=(rewards, "S N"))
+    check_in_range(0, math.inf, minimum_gap=minimum_gap)
     ratio = log_p - reference
     pairs = rewards[:, :, None] - rewards[:, None, :] > minimum_gap  # (S, N, N), first beats second
     if not bool(pairs.any()):
-        raise ValueError("rewards: expected at least one pair with different rewards in a state, got none")
+        raise ValueError(f"rewards: expected two in a state further apart than minimum_gap={minimum_gap:g}, got none")
     return (ratio[:, :, None] - ratio[:, None, :])[pairs]
 
 
+@full_precision
 def dpo(margin: Tensor, beta: float = 0.05) -> Tensor:
     """Mean of -log sigmoid(beta * margin) over ``(M,)`` pairs.
 
-    Raises:
-        TypeError, ValueError: wrong dtype or shape; beta not positive.
+    Example:
+        >>> log_p, rewards = torch.tensor([[-1.0, -2.0, -3.0]]), torch.tensor([[0.0, 1.0, 2.0]])
+        >>> margins(log_p, torch.full((1, 3), -2.0), rewards).tolist()  # the policy prefers what is worse
+        [-1.0, -2.0, -1.0]
+        >>> round(dpo(margins(log_p, log_p, rewards)).exp().item(), 3)  # at the reference the loss is log 2
+        2.0
     """
-    check_embeddings(ndim=1, margin=margin)
-    check_positive(beta=beta)
+    check_shapes(margin=(margin, "M"))
+    check_entries(-LARGEST, LARGEST, margin=margin)
+    check_in_range(0, LARGEST, beta=beta)
     return preference_loss(margin, 0.0, beta).mean()
 
 
+@full_precision
 def ipo(margin: Tensor, target: float = 10.0) -> Tensor:
-    """Mean of (margin - target)^2 over ``(M,)`` pairs; the push turns around once a margin is beyond the target.
-
-    Raises:
-        TypeError, ValueError: wrong dtype or shape; target not positive.
-    """
-    check_embeddings(ndim=1, margin=margin)
+    """Mean of (margin - target)^2 over ``(M,)`` pairs; the push turns around once a margin is beyond the target."""
+    check_shapes(margin=(margin, "M"))
     check_positive(target=target)
+    check_in_range(0, LARGEST, target=target)
+    check_entries(-LARGEST, LARGEST, margin=margin)
     return (margin - target).square().mean()
 
 
+@full_precision
 def divergence(logits: Tensor, target: Tensor, kind: str = "forward") -> Tensor:
     """KL(target || pi) for ``"forward"``, mode-covering, or KL(pi || target) for ``"reverse"``, mode-seeking.
 
@@ -195,34 +219,38 @@ def divergence(logits: Tensor, target: Tensor, kind: str = "forward") -> Tensor:
         logits: ``(K,)`` of pi.
         target: ``(K,)`` probabilities, all positive.
         kind: which of the two.
-
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes differ, target no distribution, another kind.
     """
-    check_embeddings(ndim=1, logits=logits, target=target)
-    check_same_shape(logits=logits, target=target)
-    check_positive(target=target)
+    check_shapes(logits=(logits, "K"), target=(target, "K"))
+    check_entries(0, 1, open_low=True, target=target)
     check_choice(("forward", "reverse"), kind=kind)
-    if abs(float(target.sum()) - 1) > 1e-4:
+    if abs(float(target.detach().sum()) - 1) > 5e-3:  # half precision leaves so much of 1
         raise ValueError(f"target: expected probabilities that sum to 1, got {float(target.sum()):g}")
     log_p, log_q = logits.log_softmax(0), target.log()
     return (target * (log_q - log_p)).sum() if kind == "forward" else (log_p.exp() * (log_p - log_q)).sum()
 
 
+@full_precision
 def divergence_gradient(logits: Tensor, target: Tensor, kind: str = "forward") -> Tensor:
-    """Gradient ``(K,)`` of `divergence` in the logits, in closed form; arguments and errors as there."""
+    """Gradient ``(K,)`` of `divergence` in the logits, in closed form; arguments as there."""
     value = divergence(logits, target, kind)
     p = logits.softmax(0)
     return p - target if kind == "forward" else p * (logits.log_softmax(0) - target.log() - value)
 
 
-def descend(logits: Tensor, target: Tensor, kind: str, step_size: float, steps: int) -> Tensor:
+@full_precision
+def descend(logits: Tensor, target: Tensor, kind: str = "forward", *, step_size: float, steps: int) -> Tensor:
     """Probabilities ``(steps + 1, K)`` along plain gradient descent on the logits, the start first.
 
-    Raises:
-        TypeError, ValueError: as `divergence`; step_size or steps not positive.
+    Args:
+        logits: ``(K,)`` to begin with.
+        target: ``(K,)``, see `divergence`.
+        kind: "forward" or "reverse".
+        step_size: of the descent.
+        steps: how many.
     """
-    check_positive(step_size=step_size, steps=steps)
+    check_positive(step_size=step_size)
+    check_in_range(0, LARGEST, step_size=step_size)
+    check_count(steps=steps)
     path = [logits.softmax(0)]
     for _ in range(steps):
         logits = logits - step_size * divergence_gradient(logits, target, kind)
@@ -230,104 +258,130 @@ def descend(logits: Tensor, target: Tensor, kind: str, step_size: float, steps: 
     return torch.stack(path)
 
 
-def reference_draws(n: int, generator: torch.Generator) -> Tensor:
-    """``(n,)`` draws of tanh of a Cauchy variable with location -0.7 and scale 0.4."""
-    check_positive(n=n)
-    return torch.empty(n).cauchy_(-0.7, 0.4, generator=generator).tanh()
+class Draws(NamedTuple):
+    """Sampled actions of n states: ``states (n,)``, ``actions (n, N, ...)``, ``rewards (n, N)``, ``old (n, N)``.
 
-
-def reference_policy(draws: Tensor, actions: int = 100) -> Tensor:
-    """Histogram ``(actions,)`` of draws in [-1, 1], one added to every bin; most of the mass is at low indices.
-
-    Raises:
-        TypeError, ValueError: draws not floating; outside [-1, 1], or no action.
+    ``old`` are the actions' log-probabilities when they were drawn.
     """
-    check_embeddings(ndim=1, draws=draws)
-    check_in_range(-1, 1, draws=draws)
-    check_positive(actions=actions)
-    counts = torch.histc(draws, actions, -1, 1) + 1
-    return counts / counts.sum()
+
+    states: Tensor
+    actions: Tensor
+    rewards: Tensor
+    old: Tensor
 
 
-def peaked_reward(actions: Tensor, center: float, width: float = 10.0) -> Tensor:
-    """exp(-((a - center) / width)^2): 1 at the center. A center of 70 is far from the reference's mass, 20 near."""
-    check_positive(width=width)
-    return (-((actions - center) / width).square()).exp()
+class PreferenceTuning(nn.Module):
+    """One of the losses on a policy's own samples; offline is one batch of draws and many steps.
+
+    ``policy(states, actions)`` returns log-probabilities and ``policy.sample(states, n)`` draws, see
+    `cl_teach.models.ActionPolicy` and `TokenPolicy`. The loop is its own, because there are two phases: `collect` a
+    batch, then take some steps on it with one optimizer that goes on over all batches. State: ``policy``,
+    ``reference`` (a frozen copy) and the optimizer.
+
+    Source: Tajwar et al. (2024), bandit experiment.
+    """
+
+    LOSSES = ("best_of_n", "rwr", "reinforce", "ppo", "dpo", "ipo")
+
+    def __init__(
+        self,
+        policy: nn.Module,
+        reward: Callable[[Tensor], Tensor],
+        name: str,
+        *,
+        learning_rate: float = 0.03,
+        **settings: Any,
+    ) -> None:
+        """Copy the reference.
+
+        Args:
+            policy: trained in place; at the start it is the reference.
+            reward: actions ``(n, N, ...)`` to rewards ``(n, N)``.
+            name: one of ``PreferenceTuning.LOSSES``.
+            learning_rate: of Adam.
+            **settings: of the loss, for example ``beta``.
+        """
+        super().__init__()
+        check_module(policy=policy)
+        check_callable(reward=reward, **{"policy.sample": getattr(policy, "sample", None)})
+        check_choice(self.LOSSES, name=name)
+        check_positive(learning_rate=learning_rate)
+        self.policy, self.reference = policy, FrozenCopy(policy)
+        self.reward, self.name, self.settings = reward, name, settings
+        self.optimizer = torch.optim.Adam(policy.parameters(), lr=learning_rate)
+
+    def get_extra_state(self) -> dict[str, Any]:
+        """What the optimizer remembers."""
+        return copy.deepcopy(self.optimizer.state_dict())
+
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on with what the optimizer remembered."""
+        self.optimizer.load_state_dict(copy.deepcopy(state))
+
+    def forward(self, states: Tensor, actions: Tensor) -> Tensor:
+        """Log-probabilities ``(n, N)`` of actions."""
+        return self.policy(states, actions)
+
+    @torch.no_grad()
+    def collect(self, states: Tensor, n: int = 10, *, generator: torch.Generator | None = None) -> Draws:
+        """Draw ``n`` actions in each of ``states``."""
+        check_count(n=n)
+        check_generator(generator)
+        actions = self.policy.sample(states, n, generator=generator)
+        return Draws(states, actions, self.reward(actions), self.policy(states, actions))
+
+    def loss(
+        self,
+        states: Tensor,
+        actions: Tensor,
+        rewards: Tensor,
+        old: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The loss of a batch of `Draws`; a batch without two different rewards in a state has no pairs and loss 0."""
+        log_p, reference = self.policy(states, actions), self.reference(states, actions)
+        check_shapes(log_p=(log_p, "n N"), rewards=(rewards, "n N"), old=(old, "n N"))
+        if self.name == "best_of_n":
+            return best_of_n(log_p, rewards, **self.settings)
+        if self.name == "rwr":
+            return rwr(log_p, rewards, **self.settings)
+        if self.name == "reinforce":
+            return policy_gradient(log_p, reference, rewards, **self.settings)
+        if self.name == "ppo":
+            return ppo(log_p, old, reference, rewards, **self.settings)
+        if bool((rewards == rewards[:, :1]).all()):  # a collapsed policy samples one action: nothing to compare
+            return 0.0 * log_p.sum()
+        pairs = margins(log_p, reference, rewards)
+        return dpo(pairs, **self.settings) if self.name == "dpo" else ipo(pairs, **self.settings)
+
+    def step(self, draws: Draws, *, steps: int = 1) -> Tensor:
+        """Take some steps on one batch of draws; returns the losses ``(steps,)`` before each."""
+        check_count(steps=steps)
+        losses = []
+        for _ in range(steps):
+            loss = self.loss(*draws)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            losses.append(loss.detach())
+        return torch.stack(losses)
 
 
-class Round(NamedTuple):
-    """What `Bandit.round` measures at its end: mean over states of expected reward, KL(pi || reference), entropy."""
+class PolicyMeasures(NamedTuple):
+    """Means over states: expected ``reward``, ``divergence`` KL(pi || reference) and ``entropy``."""
 
     reward: float
     divergence: float
     entropy: float
 
 
-class Bandit(nn.Module):
-    """A table of logits, one row a state, trained on samples of its own; offline is one round of many steps.
-
-    State: ``logits (S, K)`` and ``log_reference (K,)``.
-
-    Source: Tajwar et al. (2024), bandit experiment.
-    """
-
-    log_reference: Tensor
-
-    def __init__(
-        self, reference: Tensor, states: int = 20, *, center: float = 70.0, learning_rate: float = 0.03
-    ) -> None:
-        """Start at the reference.
-
-        Args:
-            reference: ``(K,)`` positive probabilities, see `reference_policy`.
-            states: S.
-            center: where the reward's peak is.
-            learning_rate: of Adam.
-
-        Raises:
-            TypeError, ValueError: wrong dtype; reference not positive, a size out of range.
-        """
-        super().__init__()
-        check_embeddings(ndim=1, reference=reference)
-        check_positive(reference=reference, states=states, learning_rate=learning_rate)
-        self.register_buffer("log_reference", (reference / reference.sum()).log())
-        self.center = center
-        self.logits = nn.Parameter(self.log_reference.repeat(states, 1))
-        self.optimizer = torch.optim.Adam([self.logits], lr=learning_rate)
-
-    def sample(self, n: int, generator: torch.Generator) -> Tensor:
-        """``(S, n)`` actions of the current policy."""
-        return torch.multinomial(self.logits.detach().softmax(1), n, replacement=True, generator=generator)
-
-    def loss(self, name: str, actions: Tensor, old: Tensor, **settings: Any) -> Tensor:
-        """One of `LOSSES` on ``(S, N)`` actions that had log-probabilities ``old`` when drawn."""
-        check_choice(LOSSES, name=name)
-        log_p, reference = self.logits.log_softmax(1).gather(1, actions), self.log_reference[actions]
-        rewards = peaked_reward(actions, self.center)
-        if name == "best_of_n":
-            return best_of_n(log_p, rewards, **settings)
-        if name == "rwr":
-            return rwr(log_p, rewards, **settings)
-        if name == "reinforce":
-            return policy_gradient(log_p, reference, rewards, **settings)
-        if name == "ppo":
-            return ppo(log_p, old, reference, rewards, **settings)
-        if bool((rewards == rewards[:, :1]).all()):  # a collapsed policy samples one action: nothing to compare
-            return 0.0 * log_p.sum()
-        pairs = margins(log_p, reference, rewards)
-        return dpo(pairs, **settings) if name == "dpo" else ipo(pairs, **settings)
-
-    def round(self, name: str, actions: Tensor, steps: int, **settings: Any) -> Round:
-        """Take ``steps`` gradient steps on one batch of actions and measure the policy."""
-        check_positive(steps=steps)
-        old = self.logits.detach().log_softmax(1).gather(1, actions)
-        for _ in range(steps):
-            loss = self.loss(name, actions, old, **settings)
-            self.optimizer.zero_grad()
-            loss.backward()
-            self.optimizer.step()
-        log_p = self.logits.detach().log_softmax(1)  # (S, K)
-        p, every = log_p.exp(), torch.arange(log_p.shape[1], device=log_p.device)
-        reward = (p @ peaked_reward(every, self.center)).mean()
-        leaving = (p * (log_p - self.log_reference)).sum(1).mean()
-        return Round(reward.item(), leaving.item(), -(p * log_p).sum(1).mean().item())
+@torch.no_grad()
+def measure(policy: ActionPolicy, rewards: Tensor) -> PolicyMeasures:
+    """What a policy over few actions with known ``rewards (K,)`` earns, exactly."""
+    check_module(policy=policy)
+    log_p = policy.log_probabilities()  # (S, K)
+    check_shapes(rewards=(rewards, str(log_p.shape[1])))
+    p = log_p.exp()
+    leaving = (p * (log_p - policy.log_reference)).sum(1).mean()
+    return PolicyMeasures((p @ rewards.to(p)).mean().item(), leaving.item(), -(p * log_p).sum(1).mean().item())

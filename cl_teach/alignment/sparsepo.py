@@ -22,15 +22,16 @@ Paper versus code. (1) The sign of :math:`\delta` is the released code's: reject
 paper prints it could not be verified, since its body was not read. (2) Beta multiplies log-ratios and divergences
 alike; a second coefficient of the released configuration is never used. (3) No gradient is stopped in the divergences.
 (4) Weights may exceed 1. (5) The release rounds MaPO's statistics to half precision; here nothing is rounded, and its
-z-scoring before the rescaling, which changes nothing, is left out. (6) Pinned here: a sequence whose activations are
-all equal (one valid token, say) gets MaPO weights of 1. (7) Pinned here: the network starts with positive mixing
-weights, biases of 1 and small slopes, so that every token weighs about 1. A token whose score starts below 0 has weight
-0 and no gradient, and stays so for good unless another token lifts it.
+z-scoring before the rescaling, which changes nothing, is left out. (6) Pinned here: a sequence whose activations have
+equal means (one valid token, say) gets MaPO weights of 1, and means that differ by rounding only count as equal: behind
+a layer normalization every mean is the same, so MaPO reads activations before it. (7) Pinned here: the network starts
+with positive mixing weights, biases of 1 and small slopes, so that every token weighs about 1. A token whose score
+starts below 0 has weight 0 and no gradient, and stays so for good unless another token lifts it.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -39,15 +40,19 @@ from torch import Tensor, nn
 
 from ..core.checks import (
     check_choice,
-    check_embeddings,
+    check_count,
+    check_entries,
     check_in_range,
-    check_mask,
+    check_labels,
+    check_module,
     check_positive,
-    check_same_length,
-    check_same_shape,
+    check_shapes,
+    check_type,
 )
+from ..core.frozen import FrozenCopy
+from ..core.precision import full_precision
 from ..core.preference import preference_loss
-from ..models.sequence import token_log_probability
+from ..models.activations import check_layers, recorded
 
 __all__ = [
     "SparsePO",
@@ -59,6 +64,12 @@ __all__ = [
     "sparse_preference_loss",
     "token_terms",
 ]
+
+KINDS = ("common", "independent", "activation", "ones", "dpo")
+# Products of two such numbers, summed over tokens, stay in the range of float32.
+LARGEST = 1e15
+# Means over units that differ by less than this share of the activations differ by rounding.
+ROUNDING = 1e-6
 
 
 class TokenTerms(NamedTuple):
@@ -85,28 +96,36 @@ class SparsePreference(NamedTuple):
     per_pair: Tensor
 
 
+@full_precision
 def token_terms(logits: Tensor, reference_logits: Tensor, labels: Tensor, valid: Tensor) -> TokenTerms:
     """Log-ratio and full-vocabulary divergence KL(reference || policy) of every token.
 
     Args:
         logits: ``(n, T, V)`` of the policy; position t predicts position t of the labels.
         reference_logits: ``(n, T, V)``.
-        labels: ``(n, T)``.
+        labels: ``(n, T)`` integers.
         valid: ``(n, T)`` boolean, tokens of the response.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, a label out of range, NaN.
+    Example:
+        >>> logits = torch.tensor([[[0.0, 0.0]]])
+        >>> terms = token_terms(logits, logits, torch.tensor([[1]]), torch.tensor([[True]]))
+        >>> terms.log_ratio.tolist(), terms.divergence.tolist()  # a policy that is the reference
+        ([[0.0]], [[0.0]])
     """
-    check_embeddings(ndim=3, logits=logits, reference_logits=reference_logits)
-    check_same_shape(logits=logits, reference_logits=reference_logits)
-    check_mask(valid, tuple(labels.shape), name="valid")
-    reference_logits = reference_logits.detach()
-    log_ratio = token_log_probability(logits, labels) - token_log_probability(reference_logits, labels)  # (n, T)
-    log_p, log_q = logits.log_softmax(-1), reference_logits.log_softmax(-1)  # (n, T, V)
+    check_shapes(
+        logits=(logits, "n T V"),
+        reference_logits=(reference_logits, "n T V"),
+        labels=(labels, "n T", int),
+        valid=(valid, "n T", bool),
+    )
+    labels = check_labels(labels.flatten(), num_classes=logits.shape[-1]).view_as(labels)
+    log_p, log_q = logits.log_softmax(-1), reference_logits.detach().log_softmax(-1)  # (n, T, V)
+    log_ratio = (log_p - log_q).gather(2, labels[..., None]).squeeze(2)  # (n, T)
     divergence = (log_q.exp() * (log_q - log_p)).sum(-1)  # (n, T)
     return TokenTerms(log_ratio * valid, divergence * valid, valid)
 
 
+@full_precision
 def sparse_preference_loss(
     chosen: TokenTerms,
     rejected: TokenTerms,
@@ -128,30 +147,36 @@ def sparse_preference_loss(
         lambda_u: price of the log-ratios' weights.
         lambda_d: price of the divergences' weights.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, a weight or price negative, NaN.
-
     Source: Christopoulou et al. (2025), objective with masks on rewards and divergences, as released.
     """
-    check_in_range(0, float("inf"), lambda_u=lambda_u, lambda_d=lambda_d)
-    check_same_length(chosen=chosen.log_ratio, rejected=rejected.log_ratio)
+    check_positive(beta=beta)
+    check_in_range(0, LARGEST, beta=beta, lambda_u=lambda_u, lambda_d=lambda_d)
+    check_type(TokenTerms, chosen=chosen, rejected=rejected)
+    check_type(TokenWeights, weights_chosen=weights_chosen, weights_rejected=weights_rejected)
     sums = []
     for name, terms, weights in (("chosen", chosen, weights_chosen), ("rejected", rejected, weights_rejected)):
-        named = {f"weights_{name}.reward": weights.reward, f"weights_{name}.divergence": weights.divergence}
-        check_embeddings(ndim=2, **named)
-        check_same_shape(**named, **{name: terms.log_ratio})
-        check_in_range(0, float("inf"), **named)
+        named = {f"weights_{name}.{field}": value for field, value in zip(weights._fields, weights, strict=True)}
+        measured = {f"{name}.log_ratio": terms.log_ratio, f"{name}.divergence": terms.divergence}
+        check_shapes(
+            **{key: (value, "n T") for key, value in (named | measured).items()},
+            **{f"{name}.valid": (terms.valid, "n T", bool)},
+        )
+        check_entries(0, LARGEST, **named)
+        check_entries(-LARGEST, LARGEST, **measured)
         reward = (weights.reward * terms.log_ratio).sum(1)  # U (n,)
         divergence = (weights.divergence * terms.divergence).sum(1)  # K (n,)
         # abs, not the weights themselves: its derivative at an exact zero is 0, as in the release
         price = ((lambda_u * weights.reward.abs() + lambda_d * weights.divergence.abs()) * terms.valid).sum(1)
         sums.append((reward, divergence, price))
     (reward_c, divergence_c, price_c), (reward_r, divergence_r, price_r) = sums
+    if len(reward_c) != len(reward_r):
+        raise ValueError(f"chosen, rejected: expected equally many rows, got {len(reward_c)} and {len(reward_r)}")
     u, delta = reward_c - reward_r, divergence_r - divergence_c
     per_pair = preference_loss(u, delta, beta) + price_c + price_r
     return SparsePreference(per_pair.mean(), u, delta, per_pair)
 
 
+@full_precision
 def activation_mask(activations: Sequence[Sequence[Tensor]], valid: Tensor) -> Tensor:
     """MaPO: weights from how active the reference model is at a token, without parameters.
 
@@ -159,33 +184,37 @@ def activation_mask(activations: Sequence[Sequence[Tensor]], valid: Tensor) -> T
     averaged over the tensors of a type (attention, residual, ...), then over types.
 
     Args:
-        activations: ``activations[type][layer]`` of shape ``(n, T, h)``; position t predicts label t.
+        activations: ``activations[type][layer]`` of shape ``(n, T, h)``, raw, not normalized; position t predicts
+            label t.
         valid: ``(n, T)`` boolean.
 
     Returns:
         ``(n, T)`` in [0, 1], detached, 0 at tokens that are not valid.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes do not fit, no activation, NaN.
-
     Source: Christopoulou et al. (2025), model-based masks; rescaling as released.
     """
-    if not activations or not all(len(layers) for layers in activations):
-        raise ValueError("activations: expected at least one type with at least one tensor, got none")
+    check_type((list, tuple, Tensor), activations=activations)
+    groups = [list(layers) if isinstance(layers, list | tuple | Tensor) else [] for layers in activations]
+    if not groups or not all(groups):
+        raise ValueError("activations: expected at least one type with at least one tensor in each, got none")
     types = []
-    for kind, layers in enumerate(activations):
+    for kind, layers in enumerate(groups):
         scaled = []
         for layer, activation in enumerate(layers):
-            name = f"activations[{kind}][{layer}]"
-            check_embeddings(ndim=3, **{name: activation})
-            check_mask(valid, tuple(activation.shape[:2]), name="valid")
-            mean = activation.detach().mean(-1)  # (n, T)
-            low = mean.masked_fill(~valid, float("inf")).amin(1, keepdim=True)
-            span = mean.masked_fill(~valid, -float("inf")).amax(1, keepdim=True) - low  # (n, 1)
-            flat = span <= 0  # nothing to rescale: all valid tokens count fully
+            check_shapes(valid=(valid, "n T", bool), **{f"activations[{kind}][{layer}]": (activation, "n T h")})
+            mean, low, span, flat = _activity(activation.detach(), valid)
             scaled.append(torch.where(flat, 1.0, (mean - low) / torch.where(flat, 1.0, span)))
         types.append(torch.stack(scaled).mean(0))
     return torch.stack(types).mean(0).masked_fill(~valid, 0.0)
+
+
+def _activity(activation: Tensor, valid: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Means over units ``(n, T)``; smallest, range, and whether that is rounding, ``(n, 1)``, within valid tokens."""
+    mean = activation.mean(-1)  # (n, T)
+    low = mean.masked_fill(~valid, math.inf).amin(1, keepdim=True)  # (n, 1)
+    span = mean.masked_fill(~valid, -math.inf).amax(1, keepdim=True) - low
+    size = (activation.abs().amax(-1) * valid).amax(1, keepdim=True)
+    return mean, low, span, span <= ROUNDING * size  # nothing to rescale: all valid tokens count fully
 
 
 class TokenMask(nn.Module):
@@ -199,16 +228,12 @@ class TokenMask(nn.Module):
         width: d.
         dropout: on every layer's activation and on the result, in training only; it rescales upward what it keeps.
 
-    Raises:
-        TypeError: at a call, states not floating.
-        ValueError: a size not positive, dropout outside [0, 1]; at a call, states of another shape.
-
     Source: Christopoulou et al. (2025), learned masks, as released; the start is pinned here.
     """
 
     def __init__(self, layers: int, width: int, *, dropout: float = 0.01) -> None:
         super().__init__()
-        check_positive(layers=layers, width=width)
+        check_count(layers=layers, width=width)
         check_in_range(0, 1, dropout=dropout)
         self.norm = nn.LayerNorm(width)  # one for all layers
         self.weight = nn.Parameter(0.1 * torch.randn(layers, width) / width**0.5)  # all scores start near the bias
@@ -218,21 +243,18 @@ class TokenMask(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Weights ``(n, T)`` of the tokens that the states predict."""
-        check_embeddings(ndim=4, states=states)
-        if (states.shape[0], states.shape[-1]) != tuple(self.weight.shape):
-            expected = f"({len(self.weight)}, n, T, {self.weight.shape[1]})"
-            raise ValueError(f"states: expected shape {expected}, got {tuple(states.shape)}")
-        score = torch.einsum("lntd,ld->lnt", self.norm(states), self.weight) + self.bias[:, None, None]
-        active = self.dropout(score.relu())  # (L, n, T)
+        layers, width = self.weight.shape
+        check_shapes(states=(states, f"{layers} n T {width}"))
+        score = torch.einsum("lntd,ld->lnt", self.norm(states.to(self.weight)), self.weight)
+        active = self.dropout((score + self.bias[:, None, None]).relu())  # (L, n, T)
         return self.dropout(torch.einsum("lnt,l->nt", active, self.mixer).relu())
 
 
 class SparsePO(nn.Module):
     """A policy, its frozen reference and the weights of tokens; a call gives the loss of a batch of pairs.
 
-    ``model(tokens)`` returns states ``(n, T, d)`` and logits ``(n, T, V)``; its last states are the only layer here.
-
-    State: ``policy``, ``reference`` (a frozen copy) and, for learned weights, one `TokenMask` (``masks[0]``) or two.
+    ``model(tokens)`` returns states ``(n, T, d)`` and logits ``(n, T, V)``. State: ``policy``, ``reference`` (a frozen
+    copy) and, for learned weights, one `TokenMask` (``masks[0]``) or two.
 
     Source: Christopoulou et al. (2025); learned masks: "common" and "independent"; activation masks: "activation".
     """
@@ -243,6 +265,7 @@ class SparsePO(nn.Module):
         width: int,
         *,
         kind: str = "common",
+        layers: Sequence[str] = (),
         beta: float = 0.8,
         lambda_u: float = 0.0,
         lambda_d: float = 0.0,
@@ -255,66 +278,87 @@ class SparsePO(nn.Module):
             width: d of its states.
             kind: ``"common"``: one learned weight a token for both terms; ``"independent"``: two; ``"activation"``:
                 MaPO; ``"ones"``: all 1, which is TDPO1; ``"dpo"``: 1 for log-ratios and 0 for divergences.
+            layers: names of the model's parts whose outputs the weights are made of; none: the states that it returns.
+                MaPO needs names, of parts before a normalization.
             beta: greater than 0.
             lambda_u: price of the log-ratios' weights.
             lambda_d: price of the divergences' weights.
             dropout: of learned weights.
-
-        Raises:
-            ValueError: another kind, a setting out of range.
         """
         super().__init__()
-        check_choice(("common", "independent", "activation", "ones", "dpo"), kind=kind)
+        check_module(model=model)
+        check_choice(KINDS, kind=kind)
+        check_layers(model, layers)
+        if kind == "activation" and not layers:
+            raise ValueError("layers: expected names of the model's parts for kind 'activation', got none")
         check_positive(beta=beta)
-        check_in_range(0, float("inf"), lambda_u=lambda_u, lambda_d=lambda_d)
-        self.kind, self.beta, self.lambda_u, self.lambda_d = kind, beta, lambda_u, lambda_d
-        self.policy = model
-        self.reference = copy.deepcopy(model).requires_grad_(False)
+        check_in_range(0, LARGEST, beta=beta, lambda_u=lambda_u, lambda_d=lambda_d)
+        self.kind, self.layers, self.beta = kind, tuple(layers), beta
+        self.lambda_u, self.lambda_d = lambda_u, lambda_d
+        self.policy, self.reference = model, FrozenCopy(model)
         count = {"common": 1, "independent": 2}.get(kind, 0)
-        self.masks = nn.ModuleList(TokenMask(1, width, dropout=dropout) for _ in range(count))
+        self.masks = nn.ModuleList(TokenMask(max(len(layers), 1), width, dropout=dropout) for _ in range(count))
 
     def parameter_groups(self, learning_rate: float, weight_decay: float = 0.01) -> list[dict[str, Any]]:
         """Two groups for ``torch.optim.AdamW``: the policy without decay, the masks with a decay of their own."""
+        check_positive(learning_rate=learning_rate)
+        check_in_range(0, math.inf, weight_decay=weight_decay)
         return [
             {"params": list(self.policy.parameters()), "lr": learning_rate, "weight_decay": 0.0},
             {"params": list(self.masks.parameters()), "lr": learning_rate, "weight_decay": weight_decay},
         ]
 
-    def weights(self, states: Tensor, valid: Tensor) -> TokenWeights:
-        """Weights ``(n, T)`` of all tokens from states ``(n, T, d)`` of the reference."""
+    def weights(self, states: Sequence[Tensor], valid: Tensor) -> TokenWeights:
+        """Weights ``(n, T)`` of all tokens from states ``(n, T, d)`` of the reference, one tensor a layer."""
+        check_type((list, tuple), states=states)
+        check_shapes(valid=(valid, "n T", bool), **{f"states[{i}]": (x, "n T d") for i, x in enumerate(states)})
         if self.kind == "activation":
-            weight = activation_mask([[states]], valid)
+            for name, layer in zip(self.layers, states, strict=True):
+                flat = _activity(layer.detach().float(), valid)[-1]
+                if bool((valid.sum(1) > 1).any()) and bool(flat.all()):
+                    raise ValueError(f"layers: expected parts before a normalization, all means of {name!r} are equal")
+            weight = activation_mask([list(states)], valid)
         elif self.masks:
-            first, last = self.masks[0](states[None]), None if len(self.masks) == 1 else self.masks[1](states[None])
-            return TokenWeights(first, first if last is None else last)
+            found = [mask(torch.stack(list(states))) for mask in self.masks]
+            return TokenWeights(found[0], found[-1])
         else:
-            weight = valid.to(states.dtype)
+            weight = valid.to(states[0].dtype)
         return TokenWeights(weight, torch.zeros_like(weight) if self.kind == "dpo" else weight)
 
     def terms(self, tokens: Tensor, valid: Tensor) -> tuple[TokenTerms, TokenWeights]:
         """What the loss is made of, for sequences ``(n, T + 1)``; ``valid (n, T)`` marks tokens 1 to T that count."""
+        check_shapes(tokens=(tokens, "n T", int))
+        check_shapes(tokens=(tokens[:, 1:], "n T", int), valid=(valid, "n T", bool))
+        tokens = check_labels(tokens.flatten(), name="tokens").view_as(tokens)
         read, labels = tokens[:, :-1], tokens[:, 1:]
         with torch.no_grad():
-            states, reference_logits = self.reference(read)
+            (states, reference_logits), layers = recorded(self.reference.network, self.layers, read)
         found = token_terms(self.policy(read)[1], reference_logits, labels, valid)
-        return found, self.weights(states, valid)
+        return found, self.weights(layers or [states], valid)
 
-    def forward(
-        self, chosen: Tensor, rejected: Tensor, valid_chosen: Tensor | None = None, valid_rejected: Tensor | None = None
+    def loss(
+        self,
+        chosen: Tensor,
+        rejected: Tensor,
+        valid_chosen: Tensor | None = None,
+        valid_rejected: Tensor | None = None,
+        *,
+        generator: torch.Generator | None = None,
     ) -> SparsePreference:
         """The loss of pairs ``(n, T + 1)`` and ``(n, T' + 1)``; without masks all tokens but the first count."""
+        check_shapes(chosen=(chosen, "n T", int), rejected=(rejected, "n S", int))
         sides = []
-        for tokens, valid in ((chosen, valid_chosen), (rejected, valid_rejected)):
+        for name, tokens, valid in (("chosen", chosen, valid_chosen), ("rejected", rejected, valid_rejected)):
+            if tokens.shape[1] < 2:
+                raise ValueError(f"{name}: expected at least 2 tokens, the first is only read, got {tokens.shape[1]}")
+            check_shapes(**{name: (tokens[:, 1:], "n T", int), f"valid_{name}": (valid, "n T?", bool)})
+            check_labels(tokens.flatten(), name=name)
             every = torch.ones_like(tokens[:, 1:], dtype=torch.bool)
             sides.append(self.terms(tokens, every if valid is None else valid))
         (terms_c, weights_c), (terms_r, weights_r) = sides
         prices = {"lambda_u": self.lambda_u, "lambda_d": self.lambda_d}
         return sparse_preference_loss(terms_c, terms_r, weights_c, weights_r, self.beta, **prices)
 
-    def step(self, optimizer: torch.optim.Optimizer, chosen: Tensor, rejected: Tensor) -> float:
-        """One step on policy and masks; returns the loss before it."""
-        loss = self(chosen, rejected).loss
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+    def forward(self, *batch: Tensor | None, generator: torch.Generator | None = None) -> SparsePreference:
+        """As a criterion: the loss."""
+        return self.loss(*batch, generator=generator)

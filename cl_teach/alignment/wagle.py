@@ -25,49 +25,56 @@ batches, so the number of batches scales :math:`g_r` against the weights; here a
 gamma of 1e-6 makes the second term dominate unless the retain gradient is tiny. (4) For a curvature per weight the code
 squares a sum of gradients; here it is the mean of squares. (5) The released NPO takes one ratio for a whole batch from
 mean token losses; here each sequence has its own, from sums. (6) The code masks gradients, so that weight decay still
-moves masked weights; here they stay as they are. (7) Pinned here: `forget_bound` stops GradDiff's push once the forget
-loss has reached it. `named_facts` is this book's example.
+moves masked weights; here they are put back after each step, whatever the optimizer did. (7) Pinned here:
+`forget_bound` stops GradDiff's push once the forget loss has reached it. The example is
+`cl_teach.datasets.named_facts`.
 """
 
 from __future__ import annotations
 
-import copy
+import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_batch, check_choice, check_embeddings, check_in_range, check_positive, check_same_shape
+from ..core.checks import (
+    check_batch,
+    check_callable,
+    check_choice,
+    check_count,
+    check_entries,
+    check_in_range,
+    check_labels,
+    check_module,
+    check_positive,
+    check_shapes,
+    check_type,
+)
+from ..core.frozen import FrozenCopy, evaluating
+from ..core.precision import full_precision
+from ..datasets.facts import named_facts  # noqa: F401 - the example begins with it
 from ..models.sequence import token_log_probability
 
 __all__ = [
     "OBJECTIVES",
-    "Facts",
     "Unlearning",
     "answer_accuracy",
     "attribution",
     "grad_diff",
     "keep_largest",
     "loss_gradients",
-    "masked_step",
     "mean_token_loss",
-    "named_facts",
     "npo",
     "retain_curvature",
     "with_retain",
 ]
 
 OBJECTIVES = ("grad_diff", "npo", "po")
+# The product of two such numbers stays in the range of float32.
+LARGEST = 1e18
 Named = Mapping[str, Tensor]
-
-
-class Facts(NamedTuple):
-    """Sentences "person relation color", ``tokens (n, 3)``, which to ``forget (n,)``, and the token that refuses."""
-
-    tokens: Tensor
-    forget: Tensor
-    refusal: int
 
 
 def loss_gradients(
@@ -80,11 +87,12 @@ def loss_gradients(
         parameters: by name, see ``nn.Module.named_parameters``.
         batches: at least one.
         reduction: "mean" or "sum" over batches.
-
-    Raises:
-        ValueError: no batch, another reduction.
     """
+    check_callable(loss=loss)
+    _check_named("parameters", parameters)
     check_choice(("mean", "sum"), reduction=reduction)
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches: expected something to go through, got {type(batches).__name__}")
     names, leaves, count = list(parameters), list(parameters.values()), 0
     total = [torch.zeros_like(leaf) for leaf in leaves]
     for batch in batches:
@@ -95,21 +103,22 @@ def loss_gradients(
 
 
 def retain_curvature(
-    loss: Callable[[Any], Tensor], parameters: Named, batches: Iterable[Any], floor: float = 1e-8
+    loss: Callable[[Any], Tensor], parameters: Named, batches: Iterable[Any], *, floor: float = 1e-8
 ) -> dict[str, Tensor]:
     """Gauss-Newton stand-in for the diagonal curvature: mean over batches of squared gradients, at least ``floor``.
 
     With batches of one sample this is the empirical Fisher information; its mean over weights helps to choose gamma.
-
-    Raises:
-        ValueError: no batch, floor not positive.
     """
     check_positive(floor=floor)
+    _check_named("parameters", parameters)
+    if not isinstance(batches, Iterable):
+        raise TypeError(f"batches: expected something to go through, got {type(batches).__name__}")
     squares = [{k: g.square() for k, g in loss_gradients(loss, parameters, [b]).items()} for b in batches]
     check_batch(len(squares), 1, name="batches", why="to have a gradient")
     return {name: torch.stack([s[name] for s in squares]).mean(0).clamp(min=floor) for name in parameters}
 
 
+@full_precision
 def attribution(parameters: Named, forget: Named, retain: Named, gamma: float | Named = 1e-3) -> dict[str, Tensor]:
     """Signed score S of every weight.
 
@@ -120,24 +129,29 @@ def attribution(parameters: Named, forget: Named, retain: Named, gamma: float | 
         gamma: curvature of the retain loss, greater than 0; one number, or one a weight by name. An infinite number
             leaves the first term alone.
 
-    Raises:
-        TypeError, ValueError: names or shapes do not fit, gamma not positive.
-
     Source: Jia et al. (2024), weight attribution, derived anew.
+
+    Example:
+        >>> theta, forget, retain = ({"w": torch.tensor(x)} for x in ([1.0, 2.0], [3.0, -1.0], [0.5, 0.0]))
+        >>> attribution(theta, forget, retain, gamma=1.0)["w"].tolist()
+        [1.5, -2.0]
+        >>> keep_largest(attribution(theta, forget, retain, gamma=1.0), 0.5)["w"].tolist()
+        [False, True]
     """
-    if not set(parameters) == set(forget) == set(retain):
-        raise ValueError("forget, retain: expected gradients under the names of the parameters, got other names")
+    _check_named("parameters", parameters)
+    for name, given in (("forget", forget), ("retain", retain)):
+        _check_named(name, given, parameters)
     if isinstance(gamma, Mapping):
-        if set(gamma) != set(parameters):
-            raise ValueError("gamma: expected a tensor under every name of the parameters, got other names")
-        check_positive(**{f"gamma[{name!r}]": value for name, value in gamma.items()})
-    elif gamma != float("inf"):
+        _check_named("gamma", gamma, parameters)
+        check_entries(0, math.inf, open_low=True, **{f"gamma[{key!r}]": value for key, value in gamma.items()})
+    elif gamma != math.inf:
         check_positive(gamma=gamma)
     result = {}
     for name, theta in parameters.items():
-        check_same_shape(**{name: theta, "forget": forget[name], "retain": retain[name]})
         curvature = gamma[name] if isinstance(gamma, Mapping) else gamma
         result[name] = (theta.detach() - retain[name] / curvature) * forget[name]
+        if not bool(result[name].isfinite().all()):
+            raise ValueError(f"gamma: expected a curvature at which all scores are finite, those of {name!r} are not")
     return result
 
 
@@ -147,35 +161,62 @@ def keep_largest(scores: Named, ratio: float) -> dict[str, Tensor]:
     Args:
         scores: by name; of equal ones the first in order comes first.
         ratio: in [0, 1]; floor(ratio P) of P weights are kept.
-
-    Raises:
-        ValueError: ratio out of range, NaN among the scores.
     """
+    _check_named("scores", scores)
     check_in_range(0, 1, ratio=ratio)
-    flat = torch.cat([score.flatten() for score in scores.values()]).abs()
-    check_embeddings(ndim=1, scores=flat)
-    kept = torch.zeros(len(flat), dtype=torch.bool, device=flat.device)
-    kept[flat.argsort(descending=True, stable=True)[: int(ratio * len(flat) + 1e-9)]] = True  # 0.29 * 100 is 28.99...
-    parts = kept.split([score.numel() for score in scores.values()])
-    return {name: part.view_as(score) for (name, score), part in zip(scores.items(), parts, strict=True)}
+    kept = _largest(torch.cat([score.flatten() for score in scores.values()]), ratio)
+    return _split(kept, scores)
 
 
+def _largest(scores: Tensor, ratio: float) -> Tensor:
+    kept = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
+    count = int(ratio * len(scores) + 1e-9)  # 0.29 * 100 is 28.99...
+    kept[scores.abs().argsort(descending=True, stable=True)[:count]] = True
+    return kept
+
+
+def _split(flat: Tensor, like: Named) -> dict[str, Tensor]:
+    parts = flat.split([x.numel() for x in like.values()])
+    return {name: part.view(x.shape) for (name, x), part in zip(like.items(), parts, strict=True)}
+
+
+def _check_named(name: str, tensors: Named, like: Named | None = None) -> None:
+    """Check tensors by name: floating, finite, of moderate size, and as those they belong to."""
+    check_type(Mapping, **{name: tensors})
+    if not tensors or (like is not None and set(tensors) != set(like)):
+        wanted = "at least one tensor" if like is None else "a tensor under every name of the parameters"
+        raise ValueError(f"{name}: expected {wanted}, got {sorted(map(str, tensors))}")
+    check_shapes(**{f"{name}[{key!r}]": (x, "...") for key, x in tensors.items()})
+    check_entries(-LARGEST, LARGEST, **{f"{name}[{key!r}]": x for key, x in tensors.items()})
+    for key, x in (like or {}).items():
+        if tensors[key].shape != x.shape:
+            raise ValueError(f"{name}[{key!r}]: expected shape {tuple(x.shape)}, got {tuple(tensors[key].shape)}")
+
+
+@full_precision
 def mean_token_loss(logits: Tensor, labels: Tensor) -> Tensor:
     """Cross-entropy averaged over all tokens of a batch: logits ``(n, T, V)`` aligned with labels ``(n, T)``."""
     return -token_log_probability(logits, labels).mean()
 
 
+@full_precision
 def with_retain(forget_term: Tensor, retain_loss: Tensor, retain_weight: float = 1.0) -> Tensor:
     """What all objectives have in common: a term that unlearns, plus the weighted retain loss (weight at least 0)."""
-    check_in_range(0, float("inf"), retain_weight=retain_weight)
+    check_shapes(forget_term=(forget_term, ""), retain_loss=(retain_loss, ""))
+    check_in_range(0, LARGEST, retain_weight=retain_weight)
+    check_in_range(-LARGEST, LARGEST, forget_term=forget_term, retain_loss=retain_loss)
     return forget_term + retain_weight * retain_loss
 
 
+@full_precision
 def grad_diff(forget_loss: Tensor, retain_loss: Tensor, retain_weight: float = 1.0) -> Tensor:
     """Weighted retain loss minus forget loss; it has no lower bound, and the weight is at least 0."""
+    check_shapes(forget_loss=(forget_loss, ""), retain_loss=(retain_loss, ""))
+    check_in_range(-LARGEST, LARGEST, forget_loss=forget_loss)
     return with_retain(-forget_loss, retain_loss, retain_weight)
 
 
+@full_precision
 def npo(log_p: Tensor, reference: Tensor, beta: float = 0.1) -> Tensor:
     """Forget term of negative preference optimization, a mean over n sequences.
 
@@ -186,57 +227,27 @@ def npo(log_p: Tensor, reference: Tensor, beta: float = 0.1) -> Tensor:
         reference: ``(n,)``, the same before unlearning.
         beta: greater than 0.
 
-    Raises:
-        TypeError, ValueError: wrong dtype; shapes differ, beta not positive.
-
     Source: Jia et al. (2024), objectives; the loss is that of negative preference optimization.
     """
-    check_embeddings(ndim=1, log_p=log_p, reference=reference)
-    check_same_shape(log_p=log_p, reference=reference)
+    check_shapes(log_p=(log_p, "n"), reference=(reference, "n"))
     check_positive(beta=beta)
+    check_in_range(1 / LARGEST, LARGEST, beta=beta)
+    check_entries(-LARGEST, LARGEST, log_p=log_p, reference=reference)
     return -(2 / beta) * nn.functional.logsigmoid(-beta * (log_p - reference.detach())).mean()
 
 
-def masked_step(
-    loss: Tensor, model: nn.Module, masks: Named, optimizer: torch.optim.Optimizer, max_norm: float = 1.0
-) -> None:
-    """One optimizer step in which only weights under the mask move; not even weight decay moves the others.
-
-    Args:
-        loss: scalar.
-        model: whose parameters are trained.
-        masks: boolean, by the names of the parameters.
-        optimizer: of the parameters.
-        max_norm: to which the gradient is clipped before it is masked.
-
-    Raises:
-        ValueError: names do not fit, max_norm not positive.
-    """
-    check_positive(max_norm=max_norm)
-    parameters = dict(model.named_parameters())
-    if set(masks) != set(parameters):
-        raise ValueError("masks: expected one under every name of the model's parameters, got other names")
-    optimizer.zero_grad()
-    loss.backward()
-    nn.utils.clip_grad_norm_(parameters.values(), max_norm)
-    before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
-    for name, parameter in parameters.items():
-        if parameter.grad is not None:
-            parameter.grad.mul_(masks[name])
-    optimizer.step()
-    with torch.no_grad():
-        for name, parameter in parameters.items():
-            parameter.copy_(torch.where(masks[name], parameter, before[name]))
-
-
 class Unlearning(nn.Module):
-    """A language model that unlearns sequences, with a mask made once at the start.
+    """A language model that unlearns sequences, with a mask made once at the start; a call gives the objective.
 
-    ``model(tokens)`` returns states and logits ``(n, T, V)``. State: the model, ``reference`` (a frozen copy),
-    ``scores`` and ``masks`` of all weights by name.
+    ``model(tokens)`` returns states and logits ``(n, T, V)``. Train with ``loss`` and any optimizer of the model, and
+    call ``after_step`` after each step. State: the model, ``reference`` (a frozen copy), and of all weights in one
+    vector ``score (P,)`` and ``kept (P,)``; the properties ``scores`` and ``masks`` give them by name.
 
     Source: Jia et al. (2024), mask before unlearning.
     """
+
+    score: Tensor
+    kept: Tensor
 
     def __init__(
         self,
@@ -252,7 +263,7 @@ class Unlearning(nn.Module):
         forget_bound: float = 6.0,
         refusal: int | None = None,
     ) -> None:
-        """Score the weights and make the mask.
+        """Score the weights, without dropout, and make the mask.
 
         Args:
             model: trained on both sets; it unlearns in place.
@@ -265,30 +276,59 @@ class Unlearning(nn.Module):
             beta: of NPO.
             forget_bound: forget loss from which GradDiff stops pushing.
             refusal: the token that PO answers with.
-
-        Raises:
-            ValueError: another objective, a setting out of range, PO without a refusal.
         """
         super().__init__()
+        check_module(model=model)
         check_choice(OBJECTIVES, objective=objective)
-        check_in_range(0, float("inf"), retain_weight=retain_weight)
+        check_in_range(0, LARGEST, retain_weight=retain_weight)
+        check_in_range(0, 1, ratio=ratio)
         check_positive(beta=beta, forget_bound=forget_bound)
-        if objective == "po" and refusal is None:
+        if refusal is not None:
+            check_count(0, refusal=refusal)
+        elif objective == "po":
             raise ValueError("refusal: expected a token for the objective 'po', got None")
-        self.model, self.reference = model, copy.deepcopy(model).requires_grad_(False)
+        self.model, self.reference = model, FrozenCopy(model)
         self.objective, self.retain_weight, self.beta = objective, retain_weight, beta
         self.forget_bound, self.refusal = forget_bound, refusal
         parameters = dict(model.named_parameters())
-        forget_gradient, retain_gradient = (loss_gradients(self.answer_loss, parameters, [x]) for x in (forget, retain))
-        self.scores = attribution(parameters, forget_gradient, retain_gradient, gamma)
-        self.masks = keep_largest(self.scores, ratio)
+        with evaluating(model):
+            gradients = [
+                loss_gradients(self.answer_loss, parameters, [_check_tokens(name, x)])
+                for name, x in (("forget", forget), ("retain", retain))
+            ]
+        scores = attribution(parameters, *gradients, gamma)
+        self.register_buffer("score", torch.cat([x.flatten() for x in scores.values()]))
+        self.register_buffer("kept", _largest(self.score, ratio))
+
+    @property
+    def scores(self) -> dict[str, Tensor]:
+        """Score of every weight, by name."""
+        return _split(self.score, dict(self.model.named_parameters()))
+
+    @property
+    def masks(self) -> dict[str, Tensor]:
+        """Which weights may move, by name."""
+        return _split(self.kept, dict(self.model.named_parameters()))
+
+    def use_masks(self, masks: Named) -> None:
+        """Take other masks, boolean tensors by name, for comparison with those of the method."""
+        parameters = dict(self.model.named_parameters())
+        check_type(Mapping, masks=masks)
+        if set(masks) != set(parameters):
+            raise ValueError("masks: expected one under every name of the model's parameters, got other names")
+        for name, x in parameters.items():
+            shape = " ".join(map(str, x.shape))
+            check_shapes(**{f"masks[{name!r}]": (masks[name], shape, bool)})
+        self.kept.copy_(torch.cat([masks[name].flatten() for name in parameters]))
 
     def answer_loss(self, tokens: Tensor) -> Tensor:
         """Mean cross-entropy of the last tokens of sequences ``(n, T + 1)``."""
+        tokens = _check_tokens("tokens", tokens)
         return mean_token_loss(self.model(tokens[:, :-1])[1][:, -1:], tokens[:, -1:])
 
-    def forward(self, forget: Tensor, retain: Tensor) -> Tensor:
-        """The objective on two batches of sequences."""
+    def loss(self, forget: Tensor, retain: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The objective on two batches of sequences ``(n, T + 1)`` and ``(m, T + 1)``."""
+        forget, retain = _check_tokens("forget", forget), _check_tokens("retain", retain)
         retain_loss = self.answer_loss(retain)
         if self.objective == "grad_diff":
             return grad_diff(self.answer_loss(forget).clamp(max=self.forget_bound), retain_loss, self.retain_weight)
@@ -301,44 +341,31 @@ class Unlearning(nn.Module):
         )
         return with_retain(npo(log_p, reference, self.beta), retain_loss, self.retain_weight)
 
-    def step(self, optimizer: torch.optim.Optimizer, forget: Tensor, retain: Tensor) -> float:
-        """One masked step; returns the objective before it."""
-        loss = self(forget, retain)
-        masked_step(loss, self.model, self.masks, optimizer)
-        return loss.item()
+    def forward(self, forget: Tensor, retain: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """As a criterion: the loss."""
+        return self.loss(forget, retain, generator=generator)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Put back every weight that may not move; not even weight decay or momentum moves it."""
+        start = dict(self.reference.network.named_parameters())
+        for (name, parameter), mask in zip(self.model.named_parameters(), self.masks.values(), strict=True):
+            parameter.copy_(torch.where(mask, parameter, start[name]))
+
+
+def _check_tokens(name: str, tokens: Tensor) -> Tensor:
+    check_shapes(**{name: (tokens, "n T", int)})
+    if tokens.shape[1] < 2:
+        raise ValueError(
+            f"{name}: expected at least 2 tokens a sequence, the last is the answer, got {tokens.shape[1]}"
+        )
+    return check_labels(tokens.flatten(), name=name).view_as(tokens)
 
 
 @torch.no_grad()
 def answer_accuracy(model: nn.Module, tokens: Tensor) -> float:
-    """Share of sequences ``(n, T + 1)`` whose last token the model finds most likely."""
-    return (model(tokens[:, :-1])[1][:, -1].argmax(-1) == tokens[:, -1]).double().mean().item()
-
-
-def named_facts(people: int = 40, relations: int = 2, colors: int = 6, *, forget: float = 0.2, seed: int = 0) -> Facts:
-    """Every person has one color in every relation; a share of the people is to be forgotten.
-
-    Tokens are people, then relations, then colors, then the refusal: ``people + relations + colors + 1`` in all.
-
-    Args:
-        people: how many.
-        relations: how many ("likes", "wears", ...).
-        colors: how many.
-        forget: share of the people, at least one and not all.
-        seed: of all draws, on the CPU.
-
-    Raises:
-        ValueError: a count too small, nobody to forget or nobody to retain.
-    """
-    check_positive(people=people, relations=relations)
-    check_batch(colors, 2, name="colors", why="to tell facts apart")
-    check_in_range(0, 1, forget=forget)
-    gone = round(forget * people)
-    if not 0 < gone < people:
-        raise ValueError(f"forget: expected a share that is between 1 and {people - 1} people, got {gone}")
-    generator = torch.Generator().manual_seed(seed)
-    person = torch.arange(people).repeat_interleave(relations)
-    relation = people + torch.arange(relations).repeat(people)
-    color = people + relations + torch.randint(0, colors, (people * relations,), generator=generator)
-    chosen = torch.zeros(people, dtype=torch.bool)
-    chosen[torch.randperm(people, generator=generator)[:gone]] = True
-    return Facts(torch.stack([person, relation, color], dim=1), chosen[person], people + relations + colors)
+    """Share of sequences ``(n, T + 1)`` whose last token the model, without dropout, finds most likely."""
+    check_module(model=model)
+    tokens = _check_tokens("tokens", tokens)
+    with evaluating(model):
+        return (model(tokens[:, :-1])[1][:, -1].argmax(-1) == tokens[:, -1]).double().mean().item()

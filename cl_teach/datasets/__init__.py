@@ -18,6 +18,9 @@
 | `low_rank_mdp`, `low_rank_game`, `combination_lock` | worlds to act in, with known optimal values | generated |
 | `point_clouds` | points on a sphere, a cube, a torus or a cone | generated |
 | `planted_preferences` | pairs of responses of which one token decides | generated |
+| `peaked_bandit`, `proxy_bandit` | one decision, with a peaked reward, or with proxies of a gold score | generated |
+| `named_facts` | facts about people, some to be forgotten | generated |
+| `redundant_regression` | a regression in which most rows say nothing | generated |
 | `library_functions` | docstrings and the code they describe | Python's standard library |
 | `movielens_100k`, `cora`, `imdb` | ratings, citations, films | packages that may be installed |
 | `draw_scenes` | things in places, with their foreground | generated |
@@ -30,12 +33,14 @@ import dis
 import sys
 from typing import NoReturn
 
+from .bandits import PeakedBandit, ProxyBandit, peaked_bandit, proxy_bandit
 from .captions import abstract_sentences, sprite_captions
 from .cifar import cifar10
 from .common import ImageSet
 from .decisions import Decisions, combination_lock, low_rank_game, low_rank_mdp
 from .digits import digits
 from .factors import Factors, Subjects, TwoFeatures, draw_factors, draw_intervals, draw_subjects, draw_two_features
+from .facts import Facts, named_facts
 from .fashion import fashion_mnist
 from .gaussian import GaussianViews, gaussian_moments, gaussian_views
 from .imperfect import LabelNoise, flip_labels, long_tailed, noise_transition, noisy_labels, polluted_moments
@@ -45,6 +50,7 @@ from .networks import attributed_interactions, item_bundles, paper_network
 from .painted import color_by_label, overlay_pattern
 from .point_clouds import PointClouds, point_clouds
 from .preferences import Preferences, planted_preferences
+from .redundant import Redundant, redundant_regression
 from .scenes import Scenes, draw_scenes
 from .series import HeartBeats, heart_beats
 from .sprites import SPRITE_FACTORS, Sprites, sprites
@@ -105,6 +111,14 @@ __all__ = [
     "attributed_interactions",
     "item_bundles",
     "paper_network",
+    "Facts",
+    "PeakedBandit",
+    "ProxyBandit",
+    "Redundant",
+    "named_facts",
+    "peaked_bandit",
+    "proxy_bandit",
+    "redundant_regression",
 ]
 
 # What people look for first, under its name elsewhere.

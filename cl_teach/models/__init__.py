@@ -1,16 +1,19 @@
 """Small encoders for 28x28 and 32x32 images, heads, generators, graph convolution, language, points."""
 
+from .activations import recorded
 from .apply import apply_network
 from .class_pair_gate import ClassPairGate
 from .class_translator import ClassCritic, ClassTranslator, TranslatorTrainer
+from .cosine import CosineClassifier
 from .encoders import MLP, ConvEncoder, cifar_resnet18
 from .generator import VariationGenerator, noise_embeddings
 from .graph import gcn_matrix, mean_matrix, scale_by_degrees
 from .heads import PredictionHead, ProjectionHead
 from .language_model import LanguageModel
 from .point_transformer import PatchEmbedding, PositionedBlocks, farthest_points, make_patches
+from .policies import ActionPolicy, TokenPolicy, bumps
 from .scattering import Scattering, ScatteringAdapter
-from .sequence import predicting_states, response_log_probability, token_log_probability
+from .sequence import continue_tokens, predicting_states, response_log_probability, token_log_probability
 from .subject import Denoiser, SubjectReader
 
 __all__ = [
@@ -25,6 +28,7 @@ __all__ = [
     "ClassCritic",
     "ClassTranslator",
     "ConvEncoder",
+    "CosineClassifier",
     "LanguageModel",
     "PatchEmbedding",
     "PositionedBlocks",
@@ -41,4 +45,9 @@ __all__ = [
     "response_log_probability",
     "scale_by_degrees",
     "token_log_probability",
+    "ActionPolicy",
+    "TokenPolicy",
+    "bumps",
+    "continue_tokens",
+    "recorded",
 ]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.checks import check_count, check_labels, check_shapes
+from ..core.checks import check_count, check_generator, check_labels, check_module, check_shapes
 from ..core.precision import full_precision
 
-__all__ = ["predicting_states", "response_log_probability", "token_log_probability"]
+__all__ = ["continue_tokens", "predicting_states", "response_log_probability", "token_log_probability"]
 
 
 def predicting_states(time: int, last_prompt: Tensor, last_token: Tensor | None = None) -> Tensor:
@@ -39,7 +39,7 @@ def token_log_probability(logits: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         logits: ``(n, T, V)``.
-        labels: ``(n, T)`` int64, the tokens one step later than those that were read.
+        labels: ``(n, T)`` integers, the tokens one step later than those that were read.
 
     """
     check_shapes(logits=(logits, "n T V"), labels=(labels, "n T", int))
@@ -59,3 +59,29 @@ def response_log_probability(logits: Tensor, tokens: Tensor, mask: Tensor) -> Te
     """
     check_shapes(logits=(logits, "n T V"), tokens=(tokens, "n T", int), mask=(mask, "n T", bool))
     return (token_log_probability(logits[:, :-1], tokens[:, 1:]) * mask[:, :-1]).sum(1)
+
+
+@torch.no_grad()
+def continue_tokens(
+    model: nn.Module, tokens: Tensor, length: int, *, generator: torch.Generator | None = None
+) -> Tensor:
+    """Write on: draw token after token from a language model.
+
+    Args:
+        model: tokens ``(n, T)`` to states and logits ``(n, T, V)``.
+        tokens: ``(n, T)`` to begin with.
+        length: how many are written.
+        generator: of the draws.
+
+    Returns:
+        ``(n, T + length)`` int64, the given tokens first.
+    """
+    check_module(model=model)
+    check_shapes(tokens=(tokens, "n T", int))
+    check_count(length=length)
+    check_generator(generator)
+    tokens = check_labels(tokens.flatten(), name="tokens").view_as(tokens)
+    for _ in range(length):
+        chances = model(tokens)[1][:, -1].float().softmax(-1)
+        tokens = torch.cat([tokens, torch.multinomial(chances, 1, generator=generator)], dim=1)
+    return tokens

@@ -67,8 +67,17 @@ def test_equal_values_end_the_search_after_a_shrink():
     assert found.evaluations == 3 + 2 + 2  # vertices, mirrored and contracted, two that were shrunk
 
 
+def test_a_search_among_cached_points_ends_and_infinity_means_not_there():
+    for tolerance in (1e-9, 10.0):  # the second: one cell holds the whole simplex, so nothing is ever evaluated again
+        found = run(lambda x: x.sum().item(), cache_tolerance=tolerance, tolerance=1e-12, max_iterations=25)
+        assert len(found.simplices) <= 25
+    assert run(lambda x: float("inf")).best_value == float("inf")
+    walled = run(lambda x: bowl(x) if x[0] < 0.5 else float("inf"), tolerance=1e-9)
+    assert walled.best[0] < 0.5 and walled.best_value < bowl(START[0])
+
+
 def test_the_first_simplex_lies_between_its_bounds():
-    found = first_simplex(torch.zeros(3), torch.tensor([1.0, 2.0, 4.0]), torch.Generator().manual_seed(0))
+    found = first_simplex(torch.zeros(3), torch.tensor([1.0, 2.0, 4.0]), generator=torch.Generator().manual_seed(0))
     assert found.shape == (4, 3) and (found >= 0).all() and (found <= torch.tensor([1.0, 2.0, 4.0])).all()
     assert found.unique(dim=0).shape == (4, 3)
 
@@ -78,7 +87,9 @@ def test_the_first_simplex_lies_between_its_bounds():
     [
         (lambda: run(simplex=START[:2]), "simplex"),
         (lambda: run(shrink=0.0), "shrink"),
-        (lambda: first_simplex(torch.zeros(2), torch.ones(3)), "start, top"),
+        (lambda: first_simplex(torch.zeros(2), torch.ones(3)), "top"),
+        (lambda: run(lambda x: float("nan")), "objective"),
+        (lambda: run(max_evaluations=0), "max_evaluations"),
     ],
 )
 def test_bad_input_is_named(call, says):

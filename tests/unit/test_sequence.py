@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from cl_teach.models.sequence import predicting_states, response_log_probability, token_log_probability
+from cl_teach.models.language_model import LanguageModel
+from cl_teach.models.sequence import continue_tokens, predicting_states, response_log_probability, token_log_probability
 
 LOGITS = torch.randn(3, 6, 7, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 TOKENS = torch.randint(0, 7, (3, 6), generator=torch.Generator().manual_seed(1))
@@ -28,6 +29,22 @@ def test_a_response_is_the_sum_from_its_first_to_its_last_token():
     for i, (first, last) in enumerate(((2, 5), (1, 2), (4, 4))):
         expected = sum(LOGITS[i, t - 1].log_softmax(0)[TOKENS[i, t]] for t in range(first, last + 1))
         assert torch.isclose(found[i], expected)
+
+
+def test_half_precision_logits_are_added_up_in_full():
+    half = (3 * torch.randn(2, 100, 500, generator=torch.Generator().manual_seed(0))).bfloat16()
+    tokens = torch.randint(500, (2, 100), generator=torch.Generator().manual_seed(1))
+    mask = torch.ones(2, 100, dtype=torch.bool)
+    mask[:, -1] = False
+    exact = response_log_probability(half.double(), tokens, mask)
+    assert (response_log_probability(half, tokens.short(), mask).double() - exact).abs().max() < 1e-2
+
+
+def test_continued_tokens_begin_with_what_was_given_and_follow_the_generator():
+    torch.manual_seed(0)
+    model, start = LanguageModel(9, 8), torch.tensor([[1, 2], [3, 4]])
+    first, second = (continue_tokens(model, start, 4, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    assert first.shape == (2, 6) and torch.equal(first[:, :2], start) and torch.equal(first, second)
 
 
 @pytest.mark.parametrize(

@@ -4,15 +4,9 @@ from __future__ import annotations
 
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.alignment.constrained_rlhf import (
-    Multipliers,
-    clipped_policy_loss,
-    mixed_advantages,
-    multiplier_loss,
-    squash,
-    value_loss,
-    violations,
-)
+from cl_teach.alignment.constrained_rlhf import mixed_advantages, saturating_reward, value_loss
+from cl_teach.core.multipliers import Multipliers, multiplier_loss, squash, violations
+from cl_teach.core.policy_gradient import clipped_policy_loss
 from cl_teach.core.search import nelder_mead
 
 
@@ -77,4 +71,6 @@ def constrained_rlhf(quantity, inputs, params):
             "best": found.best,
             "best_value": found.best_value,
         }
+    if quantity == "ppo_sat_reward":
+        return {"reward": saturating_reward(inputs["rewards"], inputs["theta"], inputs["coefficients"])}
     raise UnknownQuantity(quantity)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from helpers import UnknownQuantity
 
-from cl_teach.alignment.likelihood_displacement import ches, pair_velocity, predicting_states, token_velocity
+from cl_teach.alignment.likelihood_displacement import ches, pair_velocity, token_velocity
+from cl_teach.models.sequence import predicting_states
 
 
 def likelihood_displacement(quantity, inputs, params):

@@ -12,7 +12,7 @@ def loss_reweighting(quantity, inputs, params):
         result = {"h": place_in_range(inputs["losses"])}
         for strategy in params["strategies"]:
             for temperature in params["r"]:
-                found = reweighted_loss(inputs["losses"], temperature, strategy)
+                found = reweighted_loss(inputs["losses"], temperature, strategy=strategy)
                 result[f"{strategy}_r{float(temperature)}"] = {
                     "weights": found.weights,
                     "loss": found.loss,

@@ -31,8 +31,8 @@ def preference_ft(quantity, inputs, params):
             "ipo": ipo(pairs, params["ipo_target"]),
             "best_of_n": best_of_n(log_p, rewards),
             "rwr": rwr(log_p, rewards, params["beta_rwr"]),
-            "reinforce": policy_gradient(log_p, reference, rewards, params["beta_kl"]),
-            "ppo": ppo(log_p, old, reference, rewards, params["beta_kl"], params["clip"]),
+            "reinforce": policy_gradient(log_p, reference, rewards, beta_kl=params["beta_kl"]),
+            "ppo": ppo(log_p, old, reference, rewards, beta_kl=params["beta_kl"], clip=params["clip"]),
         }
         result = losses | {"advantages": advantages(rewards)}
         for name, loss in losses.items():
@@ -42,7 +42,7 @@ def preference_ft(quantity, inputs, params):
         theta, target = inputs["theta"], inputs["target"]
         result = {}
         for kind in ("forward", "reverse"):
-            path = descend(theta, target, kind, params["eta"], params["steps"])
+            path = descend(theta, target, kind, step_size=params["eta"], steps=params["steps"])
             result |= {
                 f"{kind}_kl": divergence(theta, target, kind),
                 f"{kind}_grad": divergence_gradient(theta, target, kind),

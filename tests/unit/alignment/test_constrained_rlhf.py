@@ -7,20 +7,17 @@ import torch
 from unit_helpers import draw
 
 from cl_teach.alignment.constrained_rlhf import (
+    ConstrainedBandit,
     ConstrainedPPO,
-    Multipliers,
-    ProxyBandit,
-    advantages_and_returns,
-    clipped_policy_loss,
     mixed_advantages,
-    multiplier_loss,
-    reward_to_go,
+    saturating_reward,
     score_thresholds,
-    squash,
     value_loss,
-    violations,
 )
+from cl_teach.core.multipliers import Multipliers, multiplier_loss, squash, violations
+from cl_teach.core.policy_gradient import advantages_and_returns, clipped_policy_loss, probability_ratio, reward_to_go
 from cl_teach.core.search import first_simplex, nelder_mead
+from cl_teach.datasets.bandits import proxy_bandit
 from cl_teach.models.language_model import LanguageModel
 
 CONSTRAINTS, KL, OLD = draw(6, 2), draw(6, seed=1), draw(6, seed=2)
@@ -113,24 +110,38 @@ def test_only_equalities_have_negative_weights_and_the_bound_holds():
 
 
 def test_one_draw_starts_all_multipliers():
-    torch.manual_seed(0)
-    raw = Multipliers(torch.zeros(4)).raw
+    raw = Multipliers(torch.zeros(4), generator=torch.Generator().manual_seed(0)).raw
     assert (raw == raw[0]).all() and 0 < raw[0].abs() < 0.1
 
 
-def train(kind, seed=0):
-    torch.manual_seed(seed)
-    multipliers = None if kind is None else Multipliers(POINT, kind, learning_rate=0.05, momentum=0.0)
-    bandit = ProxyBandit(torch.rand(60), multipliers)
-    start, gold = bandit.step(), []
+def learner(kind="equality", point=POINT, **settings):
+    generator = torch.Generator().manual_seed(0)
+    multipliers = Multipliers(point, kind, learning_rate=0.05, momentum=0.0, generator=generator)
+    bandit = ConstrainedBandit(proxy_bandit(), multipliers, **settings)
+    optimizer = torch.optim.Adam([bandit.logits], lr=0.05)
+
+    def step():
+        found = bandit.loss()
+        optimizer.zero_grad()
+        found.loss.backward()
+        optimizer.step()
+        bandit.after_step()
+        return found
+
+    return bandit, step
+
+
+def train(kind, **settings):
+    bandit, step = learner(kind, **settings)
+    start, gold = step(), []
     for _ in range(1200):
-        end = bandit.step()
+        end = step()
         gold.append(bandit.gold())
     return start, end, gold
 
 
 def test_fixed_weights_run_past_the_point_where_the_gold_score_is_best():
-    start, end, gold = train(None)
+    start, end, gold = train("fixed")
     assert end.loss < start.loss - 1
     assert max(gold) > 0.7 and gold[-1] < 0.01
     assert (end.rewards > 0.9).all()
@@ -144,6 +155,101 @@ def test_constraints_keep_the_rewards_near_their_thresholds(kind):
     assert (end.weights[1] < 0) == (kind == "equality")  # the second proxy overshoots with the first
 
 
+def test_saturating_rewards_and_upper_bounds_stay_at_or_below_the_thresholds():
+    _, saturated, _ = train("fixed", saturating=True)
+    assert (saturated.rewards < POINT + 0.1).all()
+    _, bounded, _ = train("upper")
+    assert (bounded.rewards.sum() < POINT.sum() + 0.1) and bounded.weights.sum() < 1
+
+
+def test_saturating_reward_equals_its_loop_and_is_zero_only_at_the_thresholds():
+    rewards, thresholds, coefficients = draw(4, 2), draw(2, seed=1), draw(2, seed=2).abs()
+    found = saturating_reward(rewards, thresholds, coefficients)
+    for b in range(4):
+        expected = -sum(coefficients[i] * (rewards[b, i] - thresholds[i]) ** 2 for i in range(2))
+        assert torch.isclose(found[b], expected)
+    assert (found < 0).all()
+    assert saturating_reward(thresholds[None], thresholds).item() == 0
+    assert torch.allclose(
+        saturating_reward(2 * thresholds - rewards, thresholds), saturating_reward(rewards, thresholds)
+    )
+    x = rewards.clone().requires_grad_()
+    (slope,) = torch.autograd.grad(saturating_reward(x, thresholds, coefficients).sum(), x)
+    assert torch.allclose(slope, -2 * coefficients * (rewards - thresholds))
+
+
+def test_a_ratio_that_would_overflow_is_held_and_still_pushed_back():
+    for dtype in (torch.float32, torch.float16, torch.bfloat16):
+        log_p = torch.tensor([99.0, -99.0, 0.0], dtype=dtype, requires_grad=True)
+        old = torch.zeros(3, dtype=dtype)
+        for sign in (1.0, -1.0):
+            loss = clipped_policy_loss(log_p, old, torch.full((3,), sign, dtype=dtype))
+            (gradient,) = torch.autograd.grad(loss, log_p)
+            assert loss.isfinite()
+            assert gradient[0] == 0 if sign > 0 else gradient[0] > 0
+    assert probability_ratio(torch.tensor([99.0]), torch.zeros(1)).item() == pytest.approx(math.exp(20), rel=1e-5)
+    d = torch.tensor([-3.0, 0.0, 1.5])
+    assert torch.allclose(probability_ratio(d, torch.zeros(3)), d.exp())
+
+
+def test_equal_advantages_are_zero_in_every_precision():
+    for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
+        one = torch.ones(4, 2).to(dtype)
+        assert (mixed_advantages(one, one[:, 0], one[0]) == 0).all()
+
+
+def test_multipliers_go_on_from_their_state():
+    there, fresh = (Multipliers(torch.tensor([0.6, 0.7])) for _ in range(2))
+    for seed in range(3):
+        there.update(draw(10, 2, seed=seed, dtype=torch.float32))
+    fresh.load_state_dict(there.state_dict())
+    for seed in range(3, 6):
+        for one in (there, fresh):
+            one.update(draw(10, 2, seed=seed, dtype=torch.float32))
+    assert torch.equal(there.raw, fresh.raw) and torch.equal(there.velocity, fresh.velocity)
+
+
+def writer(**settings):
+    torch.manual_seed(0)
+    return ConstrainedPPO(LanguageModel(8, 16), 16, proxies, Multipliers(torch.tensor([0.4, 0.5])), **settings)
+
+
+def test_ppo_goes_on_from_its_state():
+    there, fresh = writer(), writer()
+    there.step(there.write(8, generator=torch.Generator().manual_seed(0)))
+    fresh.load_state_dict(there.state_dict())
+    rounds = []
+    for one in (there, fresh):
+        generator = torch.Generator().manual_seed(1)
+        rounds += [one.step(one.write(8, generator=generator), generator=generator) for _ in range(2)]
+    assert all(torch.equal(a, b) for a, b in zip(rounds[1], rounds[3], strict=True))
+    for a, b in zip(there.policy.parameters(), fresh.policy.parameters(), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_reference_has_no_dropout_and_texts_are_written_without_it():
+    class Dropping(LanguageModel):
+        def forward(self, tokens):
+            states, logits = super().forward(tokens)
+            return states, torch.nn.functional.dropout(logits, 0.5, self.training)
+
+    torch.manual_seed(0)
+    method = ConstrainedPPO(Dropping(8, 16), 16, proxies, Multipliers(torch.tensor([0.4, 0.5]))).train()
+    first, second = (method.write(4, generator=torch.Generator().manual_seed(0)) for _ in range(2))
+    assert torch.equal(first, second) and method.policy.training and not method.reference.network.training
+    assert torch.equal(method.reference(first)[1], method.reference(first)[1])
+
+
+def test_looking_at_the_bandit_in_evaluation_mode_moves_no_multiplier():
+    bandit, step = learner()
+    step()
+    before = bandit.multipliers.raw.clone()
+    bandit.eval()
+    bandit.loss()
+    bandit.after_step()
+    assert torch.equal(bandit.multipliers.raw, before)
+
+
 def proxies(tokens):
     first = (tokens == 1).float().mean(1)
     return torch.stack([first, first + (tokens == 2).float().mean(1)], dim=1)
@@ -155,8 +261,8 @@ def test_a_language_model_is_held_at_its_thresholds_and_runs_off_without_them():
         torch.manual_seed(0)
         multipliers = Multipliers(thresholds, "inequality", **settings)
         generator = torch.Generator().manual_seed(0)
-        method = ConstrainedPPO(LanguageModel(8, 16), 16, proxies, multipliers, generator=generator)
-        rounds = [method.step() for _ in range(60)]
+        method = ConstrainedPPO(LanguageModel(8, 16), 16, proxies, multipliers)
+        rounds = [method.step(method.write(64, generator=generator), generator=generator) for _ in range(60)]
         means.append(torch.stack([r.rewards for r in rounds[20:]]).mean(0))
         assert (rounds[0].rewards < thresholds - 0.1).all() and abs(rounds[0].divergence) < 1e-5
         assert rounds[-1].divergence > 0.2
@@ -165,26 +271,24 @@ def test_a_language_model_is_held_at_its_thresholds_and_runs_off_without_them():
 
 
 def test_the_search_trains_on_and_stops_early_at_the_thresholds():
-    torch.manual_seed(0)
-    multipliers = Multipliers(POINT, "equality", learning_rate=0.05, momentum=0.0)
-    bandit = ProxyBandit(torch.rand(60), multipliers)
-    reached = bandit.step().rewards
+    bandit, step = learner()
+    reached = step().rewards
     before = bandit.logits.detach().clone()
-    assert score_thresholds(bandit, multipliers, reached, steps=10, every=1) <= 0
+    score = score_thresholds(lambda: step().rewards, bandit.gold, bandit.multipliers, reached, steps=10, every=1)
+    assert score <= 0
     one = (bandit.logits.detach() - before).abs().max()
     assert 0 < one < 0.06  # one step of Adam, then all rewards were within 5 %
-    assert torch.equal(multipliers.thresholds, reached)
+    assert torch.equal(bandit.multipliers.thresholds, reached)
 
 
 def test_the_search_finds_thresholds_with_a_better_gold_score_than_it_began_with():
-    torch.manual_seed(0)
-    multipliers = Multipliers(torch.tensor([0.3, 0.3]), "equality", learning_rate=0.05, momentum=0.0)
-    bandit = ProxyBandit(torch.rand(60), multipliers)
-    simplex = first_simplex(torch.full((2,), 0.3), torch.full((2,), 0.8), torch.Generator().manual_seed(0))
+    bandit, step = learner(point=torch.tensor([0.3, 0.3]))
+    generator = torch.Generator().manual_seed(0)
+    simplex = first_simplex(torch.full((2,), 0.3), torch.full((2,), 0.8), generator=generator)
     seen = []
 
     def objective(point):
-        seen.append(score_thresholds(bandit, multipliers, point, 100))
+        seen.append(score_thresholds(lambda: step().rewards, bandit.gold, bandit.multipliers, point, steps=100))
         return seen[-1]
 
     found = nelder_mead(objective, simplex, max_evaluations=20)
@@ -196,17 +300,20 @@ def test_the_search_finds_thresholds_with_a_better_gold_score_than_it_began_with
     ("call", "error", "says"),
     [
         (lambda: squash(draw(2), "other"), ValueError, "kind"),
-        (lambda: mixed_advantages(CONSTRAINTS, KL[:5], draw(2)), ValueError, "constraints, kl"),
+        (lambda: mixed_advantages(CONSTRAINTS, KL[:5], draw(2)), ValueError, "kl"),
         (lambda: mixed_advantages(CONSTRAINTS, KL, draw(3)), ValueError, "weights"),
         (lambda: mixed_advantages(CONSTRAINTS[:1], KL[:1], draw(2)), ValueError, "kl"),
         (lambda: clipped_policy_loss(OLD, OLD, KL, 2.0), ValueError, "clip"),
         (lambda: value_loss(CONSTRAINTS, CONSTRAINTS, KL), ValueError, "values"),
         (lambda: reward_to_go(torch.ones(2, 3, 1).long()), TypeError, "rewards"),
-        (lambda: advantages_and_returns(draw(2, 3, 1), draw(2, 3, 2)), ValueError, "rewards, values"),
+        (lambda: advantages_and_returns(draw(2, 3, 1), draw(2, 3, 2)), ValueError, "values"),
         (lambda: violations(CONSTRAINTS, draw(3)), ValueError, "thresholds"),
         (lambda: Multipliers(draw(2), initial=draw(3)), ValueError, "initial"),
         (lambda: Multipliers(draw(2), learning_rate=0.0), ValueError, "learning_rate"),
-        (lambda: ProxyBandit(torch.full((3,), 2.0), None), ValueError, "noise"),
+        (lambda: squash(draw(2), "sigmoid"), ValueError, "kind"),
+        (lambda: saturating_reward(CONSTRAINTS, draw(3)), ValueError, "thresholds"),
+        (lambda: writer().step(torch.zeros(3, 4).long()), ValueError, "tokens"),
+        (lambda: proxy_bandit(shared=2.0), ValueError, "shared"),
     ],
 )
 def test_bad_input_is_named(call, error, says):

@@ -9,12 +9,11 @@ from cl_teach.alignment.likelihood_displacement import (
     ches,
     keep_lowest,
     pair_velocity,
-    predicting_states,
-    preference_loss,
-    response_log_probability,
     token_velocity,
 )
+from cl_teach.core.preference import preference_loss
 from cl_teach.models.language_model import LanguageModel
+from cl_teach.models.sequence import predicting_states, response_log_probability
 
 PLUS, MINUS = draw(3, 6, 4), draw(3, 5, 4, seed=1)
 MASKS = predicting_states(6, torch.tensor([1, 2, 0])), predicting_states(5, torch.tensor([0, 1, 3]))
@@ -173,20 +172,24 @@ def test_no_against_never_makes_yes_likely_when_unembeddings_are_frozen():
         assert change[0] < -1 and change.argmax() == 2
 
 
-def test_filtered_training_widens_the_gap_on_the_kept_pairs():
-    torch.manual_seed(0)
+def filtered(seed=0):
+    torch.manual_seed(seed)
     model = LanguageModel(12, 16)
     plus, minus = torch.randint(0, 12, (40, 7)), torch.randint(0, 12, (40, 7))
     minus[:, :3] = plus[:, :3]
     minus[:20, :6] = plus[:20, :6]  # the first half: responses that differ in the last token only
     mask = predicting_states(7, torch.full((40,), 2))
-    method = FilteredDPO(model, plus, minus, mask, mask, share=0.5)
-    assert torch.allclose(method.scores.score[:20], torch.zeros(20), atol=1e-4)
+    return FilteredDPO(model, plus, minus, mask, mask, share=0.5)
+
+
+def test_filtered_training_widens_the_gap_on_the_kept_pairs():
+    method = filtered()
+    assert torch.allclose(method.ches[:20], torch.zeros(20), atol=1e-4)
     assert (method.kept >= 20).all()  # unlike responses have the lower score
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    optimizer = torch.optim.Adam(method.model.parameters(), lr=3e-3)
     losses = []
     for _ in range(60):
-        loss = method(method.kept)
+        loss = method.loss(method.kept)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -194,6 +197,41 @@ def test_filtered_training_widens_the_gap_on_the_kept_pairs():
     change = method.displacement(method.kept).mean(0)
     assert losses[-1] < losses[0] - 0.2
     assert change[0] - change[1] > 2
+
+
+def test_a_loaded_object_has_the_first_start_and_the_first_choice():
+    there, fresh = filtered(0), filtered(1)
+    with torch.no_grad():
+        there.model.output.weight.mul_(1.5)
+    fresh.load_state_dict(there.state_dict())
+    index = torch.arange(40)
+    assert torch.equal(there.loss(index), fresh.loss(index))
+    assert torch.equal(there.kept, fresh.kept) and torch.equal(there.ches, fresh.ches)
+    assert torch.equal(there.displacement(index), fresh.displacement(index))
+    assert there.displacement(index).abs().max() > 0.1
+
+
+def test_displacement_is_measured_without_dropout_whatever_the_mode():
+    class Dropping(LanguageModel):
+        def forward(self, tokens):
+            states, logits = super().forward(tokens)
+            return states, torch.nn.functional.dropout(logits, 0.5, self.training)
+
+    torch.manual_seed(0)
+    plus, minus = torch.randint(0, 12, (2, 6, 5))
+    mask = predicting_states(5, torch.ones(6, dtype=torch.int32))
+    method = FilteredDPO(Dropping(12, 8), plus.int(), minus.to(torch.uint8), mask, mask, share=0.5).train()
+    assert method.displacement(torch.arange(6)).abs().max() == 0
+    assert method.training and method.model.training
+
+
+def test_labels_of_every_width_give_one_velocity():
+    plus, minus = torch.tensor([1, 4, 0]), torch.tensor([1, 2])
+    states = draw(1, 4, seed=6), draw(2, 4, seed=7), draw(1, 4, seed=8)
+    a, b = torch.cat(states[:2]), torch.cat(states[::2])
+    right = pair_velocity(W, a, b, plus, minus).velocity
+    for dtype in (torch.int32, torch.uint8, torch.int16):
+        assert torch.equal(pair_velocity(W, a, b, plus.to(dtype), minus.to(dtype)).velocity, right)
 
 
 @pytest.mark.parametrize(

@@ -12,14 +12,15 @@ from cl_teach.alignment.loss_reweighting import (
     device_loss,
     effective_sample_size,
     place_in_range,
-    redundant_regression,
     reweighted_loss,
     sample_weights,
     scores,
     sequence_losses,
     temperature_at,
 )
+from cl_teach.datasets.redundant import redundant_regression
 from cl_teach.models.language_model import LanguageModel
+from cl_teach.training import fit
 
 LOSSES = draw(9).exp()
 
@@ -37,13 +38,13 @@ def test_weights_equal_their_loop():
     for strategy in STRATEGIES:
         terms = [math.exp(rules[strategy]((2 * x - high - low) / (high - low)) / 0.3) for x in values]
         expected = torch.tensor([t / sum(terms) for t in terms]).double()
-        assert torch.allclose(sample_weights(LOSSES, 0.3, strategy), expected)
+        assert torch.allclose(sample_weights(LOSSES, 0.3, strategy=strategy), expected)
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_weights_are_a_distribution_with_a_bounded_ratio(strategy):
     for temperature in (0.005, 0.4, 100.0):
-        weights = sample_weights(LOSSES, temperature, strategy)
+        weights = sample_weights(LOSSES, temperature, strategy=strategy)
         assert torch.isclose(weights.sum(), torch.tensor(1.0).double())
         assert torch.isfinite(weights).all() and (weights >= 0).all()
         assert weights.max().log() - weights.min().log() <= 1 / temperature + 1e-9
@@ -52,7 +53,7 @@ def test_weights_are_a_distribution_with_a_bounded_ratio(strategy):
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_the_gradient_of_the_loss_is_the_weights(strategy):
     losses = LOSSES.clone().requires_grad_()
-    found = reweighted_loss(losses, 0.4, strategy)
+    found = reweighted_loss(losses, 0.4, strategy=strategy)
     assert torch.equal(torch.autograd.grad(found.loss, losses)[0], found.weights)
     assert not found.weights.requires_grad
 
@@ -66,10 +67,10 @@ def test_a_high_temperature_is_the_mean_and_a_low_one_selects_the_upper_half_of_
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_affine_maps_and_the_order_of_samples_do_not_matter(strategy):
-    weights = sample_weights(LOSSES, 0.4, strategy)
-    assert torch.allclose(sample_weights(5 * LOSSES + 3, 0.4, strategy), weights)
+    weights = sample_weights(LOSSES, 0.4, strategy=strategy)
+    assert torch.allclose(sample_weights(5 * LOSSES + 3, 0.4, strategy=strategy), weights)
     order = torch.randperm(9, generator=torch.Generator().manual_seed(1))
-    assert torch.allclose(sample_weights(LOSSES[order], 0.4, strategy), weights[order])
+    assert torch.allclose(sample_weights(LOSSES[order], 0.4, strategy=strategy), weights[order])
 
 
 def test_linupper_rises_with_the_loss_up_to_the_middle_and_is_flat_above():
@@ -101,9 +102,9 @@ def test_the_weights_solve_the_regularized_problem():
 def test_equal_losses_and_tiny_batches():
     assert torch.equal(place_in_range(torch.full((5,), 0.1)), torch.zeros(5))
     for strategy in STRATEGIES:
-        assert torch.allclose(sample_weights(torch.full((5,), 0.1), 0.01, strategy), torch.full((5,), 0.2))
-        assert sample_weights(LOSSES[:1], 0.4, strategy).item() == 1
-        near, far = (sample_weights(torch.tensor([1.0, x]), 0.4, strategy) for x in (1.1, 90.0))
+        assert torch.allclose(sample_weights(torch.full((5,), 0.1), 0.01, strategy=strategy), torch.full((5,), 0.2))
+        assert sample_weights(LOSSES[:1], 0.4, strategy=strategy).item() == 1
+        near, far = (sample_weights(torch.tensor([1.0, x]), 0.4, strategy=strategy) for x in (1.1, 90.0))
         assert torch.allclose(near, far)  # of two samples only the order counts
 
 
@@ -112,7 +113,7 @@ def test_one_outlier_makes_the_capped_score_act_like_the_uncapped_one():
     assert (place_in_range(outlier)[:-1] < -0.98).all()
     ratios = []
     for losses in (LOSSES, outlier):
-        weights = [sample_weights(losses, 0.4, s) for s in ("linupper", "upper")]
+        weights = [sample_weights(losses, 0.4, strategy=s) for s in ("linupper", "upper")]
         ratios.append(effective_sample_size(weights[0]) / effective_sample_size(weights[1]))
     assert ratios[0] > 1.25 and abs(ratios[1] - 1) < 0.05
 
@@ -144,25 +145,13 @@ def test_the_temperature_switches_at_its_stages():
     assert [temperature_at(s, stages) for s in (0, 9, 10, 19, 20, 999)] == [100, 100, 1, 1, 0.5, 0.5]
 
 
-def test_the_generator_plants_what_it_says():
-    data = redundant_regression(4000, corrupted=0.1)
-    norms = data.inputs.norm(dim=1)
-    assert data.informative.double().mean().item() == pytest.approx(0.2, abs=0.03)
-    assert norms[data.informative].mean().item() == pytest.approx(1.0, abs=0.05)
-    assert norms[~data.informative].mean().item() == pytest.approx(0.1, abs=0.01)
-    clean = ~data.corrupted
-    assert torch.allclose(data.targets[clean], (data.inputs @ data.truth)[clean])
-    assert data.corrupted.double().mean().item() == pytest.approx(0.1, abs=0.02)
-    assert (data.targets - data.inputs @ data.truth)[data.corrupted].abs().min() > 0
-
-
 def regress(strategy, corrupted=0.0, rate=0.05, steps=400):
     data = redundant_regression(corrupted=corrupted)
     w, generator = torch.zeros(50), torch.Generator().manual_seed(0)
     for _ in range(steps):
         index = torch.randint(0, 2000, (64,), generator=generator)
         w.requires_grad_()
-        loss = reweighted_loss((data.inputs[index] @ w - data.targets[index]).square(), 0.4, strategy).loss
+        loss = reweighted_loss((data.inputs[index] @ w - data.targets[index]).square(), 0.4, strategy=strategy).loss
         w = (w - rate * torch.autograd.grad(loss, w)[0]).detach()
     return ((w - data.truth).norm() / data.truth.norm()).item() ** 2
 
@@ -204,13 +193,48 @@ def test_a_language_model_spends_its_steps_on_what_it_cannot_say_yet():
     assert left < 0.8 * other
 
 
+def resumable():
+    torch.manual_seed(0)
+    model = LanguageModel(8, 8)
+    return ReweightedTraining(model, torch.optim.Adam(model.parameters(), 0.01), stages=((0, 100.0), (3, 0.1)))
+
+
+def test_training_goes_on_from_its_state():
+    there, fresh = resumable(), resumable()
+    tokens = torch.randint(8, (6, 5), generator=torch.Generator().manual_seed(0))
+    for _ in range(4):
+        there.step(tokens)
+    fresh.load_state_dict(there.state_dict())
+    assert fresh.steps == 4
+    for _ in range(2):
+        a, b = there.step(tokens), fresh.step(tokens)
+    assert torch.equal(a.loss, b.loss) and torch.equal(a.weights, b.weights)
+
+
+def test_fit_counts_the_steps_and_looking_does_not():
+    method = ReweightedTraining(LanguageModel(8, 8), stages=((0, 100.0), (3, 0.1)))
+    tokens = torch.randint(8, (6, 5), generator=torch.Generator().manual_seed(0))
+    method(tokens)
+    assert method.steps == 0
+    fit(method, method.loss, tokens, epochs=2, batch_size=3, after_step=method.after_step)
+    assert method.steps == 4
+
+
+def test_half_precision_losses_have_the_weights_of_the_same_numbers():
+    for dtype in (torch.bfloat16, torch.float16):
+        half = LOSSES.to(dtype)
+        for strategy in STRATEGIES:
+            exact = sample_weights(half.double(), strategy=strategy)
+            assert torch.allclose(sample_weights(half, strategy=strategy).double(), exact, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
         (lambda: sample_weights(LOSSES.long()), TypeError, "losses"),
         (lambda: sample_weights(LOSSES[:, None]), ValueError, "losses"),
         (lambda: sample_weights(LOSSES, 0.0), ValueError, "temperature"),
-        (lambda: sample_weights(LOSSES, 1.0, "mid"), ValueError, "strategy"),
+        (lambda: sample_weights(LOSSES, 1.0, strategy="mid"), ValueError, "strategy"),
         (lambda: scores(LOSSES + 2), ValueError, "place"),
         (lambda: device_loss(LOSSES[:4], LOSSES, 0, 2), ValueError, "losses"),
         (lambda: device_loss(LOSSES[:3], LOSSES, 3, 3), ValueError, "device"),
@@ -221,8 +245,6 @@ def test_a_language_model_spends_its_steps_on_what_it_cannot_say_yet():
             "valid",
         ),
         (lambda: temperature_at(0, ((5, 1.0),)), ValueError, "stages"),
-        (lambda: redundant_regression(1), ValueError, "n:"),
-        (lambda: redundant_regression(corrupted=2.0), ValueError, "corrupted"),
     ],
 )
 def test_bad_input_is_named(call, error, says):

@@ -7,8 +7,7 @@ import torch
 from unit_helpers import draw
 
 from cl_teach.alignment.preference_ft import (
-    LOSSES,
-    Bandit,
+    PreferenceTuning,
     advantages,
     best_of_n,
     descend,
@@ -17,13 +16,13 @@ from cl_teach.alignment.preference_ft import (
     dpo,
     ipo,
     margins,
-    peaked_reward,
+    measure,
     policy_gradient,
     ppo,
-    reference_draws,
-    reference_policy,
     rwr,
 )
+from cl_teach.datasets.bandits import peaked_bandit
+from cl_teach.models.policies import ActionPolicy, TokenPolicy, bumps
 
 L, REF, OLD, R = draw(3, 4), draw(3, 4, seed=1), draw(3, 4, seed=2), draw(3, 4, seed=3)
 THETA = draw(3, 7, seed=4)
@@ -59,8 +58,8 @@ def test_losses_equal_their_loops():
 
     assert torch.isclose(best_of_n(L, R), mean_of(best), rtol=1e-5)
     assert torch.isclose(rwr(L, R, 0.5), mean_of(regression), rtol=1e-5)
-    assert torch.isclose(policy_gradient(L, REF, R, 0.1), mean_of(reward), rtol=1e-5)
-    assert torch.isclose(ppo(L, OLD, REF, R, 0.1, 0.2), mean_of(clipped), rtol=1e-5)
+    assert torch.isclose(policy_gradient(L, REF, R, beta_kl=0.1), mean_of(reward), rtol=1e-5)
+    assert torch.isclose(ppo(L, OLD, REF, R, beta_kl=0.1, clip=0.2), mean_of(clipped), rtol=1e-5)
     found = margins(L, REF, R)
     assert torch.allclose(found.sort().values, torch.tensor(pairs, dtype=torch.float64).sort().values)
     assert torch.isclose(ipo(found, 2.0), mean_of([(h - 2) ** 2 for h in pairs]), rtol=1e-5)
@@ -70,10 +69,10 @@ def test_losses_equal_their_loops():
 @pytest.mark.parametrize(
     "loss",
     [
-        lambda x: best_of_n(x, R, 0.3, against="rest"),
+        lambda x: best_of_n(x, R, negative_weight=0.3, against="rest"),
         lambda x: rwr(x, R, 0.5),
-        lambda x: policy_gradient(x, REF, R, 0.05),
-        lambda x: ppo(x, OLD, REF, R, 0.05),
+        lambda x: policy_gradient(x, REF, R, beta_kl=0.05),
+        lambda x: ppo(x, OLD, REF, R, beta_kl=0.05),
         lambda x: dpo(margins(x, REF, R)),
         lambda x: ipo(margins(x, REF, R)),
     ],
@@ -121,8 +120,8 @@ def test_best_of_n_does_not_single_out_losers_but_a_pair_touches_only_its_two():
 
 
 def test_ppo_on_fresh_samples_has_the_gradient_of_reinforce():
-    fresh = logit_gradient(lambda x: ppo(x, x.detach(), REF, R, 0.05))
-    assert torch.allclose(fresh, logit_gradient(lambda x: policy_gradient(x, REF, R, 0.05)))
+    fresh = logit_gradient(lambda x: ppo(x, x.detach(), REF, R, beta_kl=0.05))
+    assert torch.allclose(fresh, logit_gradient(lambda x: policy_gradient(x, REF, R, beta_kl=0.05)))
 
 
 def test_a_constant_reward_changes_nothing():
@@ -134,7 +133,7 @@ def test_a_constant_reward_changes_nothing():
 def test_ties_and_small_gaps_are_no_pairs():
     rewards = torch.tensor([[1.0, 1.0, 0.0, 0.1]]).double()
     assert len(margins(L[:1], REF[:1], rewards)) == 5
-    assert len(margins(L[:1], REF[:1], rewards, 0.5)) == 4
+    assert len(margins(L[:1], REF[:1], rewards, minimum_gap=0.5)) == 4
 
 
 @pytest.mark.parametrize("kind", ["forward", "reverse"])
@@ -152,7 +151,8 @@ def test_mode_seeking_is_faster_only_where_mass_must_leave():
 
     def steps(start, end, reached):
         paths = (
-            descend(distribution(start).log(), distribution(end), k, 0.5, 300)[:, 0] for k in ("forward", "reverse")
+            descend(distribution(start).log(), distribution(end), k, step_size=0.5, steps=300)[:, 0]
+            for k in ("forward", "reverse")
         )
         return [int(reached(path).int().argmax()) for path in paths]
 
@@ -162,13 +162,17 @@ def test_mode_seeking_is_faster_only_where_mass_must_leave():
     assert 0 < 5 * forward < reverse
 
 
+STATES = torch.arange(20)
+
+
 def train(name, center, rounds, **settings):
-    generator = torch.Generator().manual_seed(0)
-    bandit = Bandit(reference_policy(reference_draws(10_000, generator)), center=center)
-    start = (bandit.log_reference.exp() @ peaked_reward(torch.arange(100), center)).item()
+    generator, world = torch.Generator().manual_seed(0), peaked_bandit(center=center)
+    policy = ActionPolicy(world.reference)
+    method = PreferenceTuning(policy, world.reward, name, **settings)
+    start = measure(policy, world.rewards).reward
     for _ in range(rounds):
-        end = bandit.round(name, bandit.sample(10, generator), 300 // rounds, **settings)
-    return start, end
+        method.step(method.collect(STATES, generator=generator), steps=300 // rounds)
+    return start, measure(policy, world.rewards)
 
 
 @pytest.mark.parametrize("name", ["best_of_n", "rwr", "ipo", "reinforce"])
@@ -188,30 +192,64 @@ def test_ppo_and_dpo_raise_the_reward_near_the_reference(name):
     assert end.entropy < math.log(100)
 
 
-@pytest.mark.parametrize("name", LOSSES)
-def test_steps_on_one_batch_lower_the_loss(name):
-    generator = torch.Generator().manual_seed(0)
-    bandit = Bandit(reference_policy(reference_draws(10_000, generator)), center=20.0)
-    actions = bandit.sample(10, generator)
-    old = bandit.logits.detach().log_softmax(1).gather(1, actions)
-    before = bandit.loss(name, actions, old).item()
-    bandit.round(name, actions, 50)
-    assert bandit.loss(name, actions, old).item() < before - 0.01
+def policies():
+    world = peaked_bandit(center=20.0)
+    yield ActionPolicy(world.reference)
+    yield ActionPolicy(world.reference, features=bumps(100, 25))
+    yield TokenPolicy(world.reference, length=3, width=8)
+
+
+@pytest.mark.parametrize("name", PreferenceTuning.LOSSES)
+def test_steps_on_one_batch_lower_the_loss_of_every_policy(name):
+    torch.manual_seed(0)
+    for policy in policies():
+        method = PreferenceTuning(policy, peaked_bandit(center=20.0).reward, name)
+        draws = method.collect(STATES, generator=torch.Generator().manual_seed(0))
+        losses = method.step(draws, steps=50)
+        assert method.loss(*draws).item() < losses[0].item() - 0.01
 
 
 def test_a_collapsed_policy_has_no_pairs_and_stays():
-    bandit = Bandit(torch.ones(4))
+    method = PreferenceTuning(ActionPolicy(torch.ones(4)), peaked_bandit(4).reward, "dpo")
     actions = torch.full((20, 3), 2)
-    before = bandit.logits.detach().clone()
-    bandit.round("dpo", actions, 2)
-    assert torch.equal(bandit.logits, before)
+    draws = method.collect(STATES, 3)._replace(actions=actions, rewards=peaked_bandit(4).reward(actions))
+    before = method.policy.weights.detach().clone()
+    method.step(draws, steps=2)
+    assert torch.equal(method.policy.weights, before)
+
+
+def test_training_goes_on_from_its_state():
+    world = peaked_bandit(center=20.0)
+    there, fresh = (PreferenceTuning(ActionPolicy(world.reference), world.reward, "dpo") for _ in range(2))
+    there.step(there.collect(STATES, generator=torch.Generator().manual_seed(0)), steps=3)
+    fresh.load_state_dict(there.state_dict())
+    for method in (there, fresh):
+        method.step(method.collect(STATES, generator=torch.Generator().manual_seed(1)), steps=3)
+    assert torch.equal(there.policy.weights, fresh.policy.weights)
+    assert (fresh.reference.network.weights == 0).all()
+
+
+def test_half_precision_is_close_and_never_nan():
+    losses = (
+        lambda l, ref, old, r: best_of_n(l, r),  # noqa: E741
+        lambda l, ref, old, r: rwr(l, r, 0.5),  # noqa: E741
+        lambda l, ref, old, r: policy_gradient(l, ref, r, beta_kl=0.1),  # noqa: E741
+        lambda l, ref, old, r: ppo(l, old, ref, r),  # noqa: E741
+        lambda l, ref, old, r: dpo(margins(l, ref, r)),  # noqa: E741
+        lambda l, ref, old, r: advantages(torch.ones_like(r)).sum(),  # noqa: E741
+    )
+    for loss in losses:
+        exact = loss(L, REF, OLD, R)
+        for dtype in (torch.bfloat16, torch.float16):
+            found = loss(*(x.to(dtype) for x in (L, REF, OLD, R)))
+            assert found.isfinite() and abs(found - exact) < 0.05 * (1 + abs(exact))
 
 
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
         (lambda: advantages(R.long()), TypeError, "rewards"),
-        (lambda: best_of_n(L, R[:2]), ValueError, "log_p, rewards"),
+        (lambda: best_of_n(L, R[:2]), ValueError, "rewards"),
         (lambda: best_of_n(L, R, against="all"), ValueError, "against"),
         (lambda: rwr(L, R, 1e-5), ValueError, "beta"),
         (lambda: ppo(L, OLD, REF, R, clip=2.0), ValueError, "clip"),
@@ -219,8 +257,9 @@ def test_a_collapsed_policy_has_no_pairs_and_stays():
         (lambda: ipo(L[0], 0.0), ValueError, "target"),
         (lambda: divergence(L[0], torch.ones(4).double()), ValueError, "target"),
         (lambda: divergence(L[0], torch.ones(4).double() / 4, "other"), ValueError, "kind"),
-        (lambda: Bandit(torch.zeros(4)), ValueError, "reference"),
-        (lambda: reference_policy(torch.tensor([2.0])), ValueError, "draws"),
+        (lambda: ActionPolicy(torch.zeros(4)), ValueError, "reference"),
+        (lambda: PreferenceTuning(ActionPolicy(torch.ones(4)), abs, "sft"), ValueError, "name"),
+        (lambda: peaked_bandit().reward(torch.tensor([[100]])), ValueError, "actions"),
     ],
 )
 def test_bad_input_is_named(call, error, says):

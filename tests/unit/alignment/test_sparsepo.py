@@ -168,12 +168,17 @@ def train(kind, price=0.0, steps=100):
         optimizer.zero_grad()
         value.backward()
         optimizer.step()
-    method = SparsePO(model, 24, kind=kind, beta=0.5, lambda_u=price, lambda_d=price)
+    layers = ("recurrence",) if kind == "activation" else ()
+    method = SparsePO(model, 24, kind=kind, layers=layers, beta=0.5, lambda_u=price, lambda_d=price)
     optimizer = torch.optim.AdamW(method.parameter_groups(5e-3))
     losses = []
     for _ in range(steps):
         index = torch.randint(0, 400, (48,))
-        losses.append(method.step(optimizer, data.chosen[index], data.rejected[index]))
+        value = method.loss(data.chosen[index], data.rejected[index]).loss
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(value.item())
     method.eval()
     key = torch.arange(10) == data.key_chosen[:, None]
     with torch.no_grad():
@@ -208,9 +213,63 @@ def test_the_reference_stays_and_only_masks_decay():
     assert [g["weight_decay"] for g in groups] == [0.0, 0.1]
     data = planted_preferences(8)
     policy = [p.clone() for p in model.parameters()]
-    method.step(torch.optim.AdamW(groups), data.chosen, data.rejected)
+    optimizer = torch.optim.AdamW(groups)
+    method.loss(data.chosen, data.rejected).loss.backward()
+    optimizer.step()
     assert all(torch.equal(a, b) for a, b in zip(before, method.reference.parameters(), strict=True))
     assert any(not torch.equal(a, b) for a, b in zip(policy, model.parameters(), strict=True))
+
+
+def test_raw_activations_tell_tokens_apart_and_normalized_ones_are_refused():
+    torch.manual_seed(0)
+    data = planted_preferences(8)
+    raw = SparsePO(LanguageModel(20, 16), 16, kind="activation", layers=("embedding", "recurrence"))
+    _, weights = raw.terms(data.chosen, torch.ones(8, 10, dtype=torch.bool))
+    assert weights.reward.std() > 0.1 and weights.reward.amin() >= 0
+    normalized = SparsePO(raw.policy, 16, kind="activation", layers=("norm",))
+    with pytest.raises(ValueError, match="layers.*norm"):
+        normalized.loss(data.chosen, data.rejected)
+
+
+def test_means_that_differ_by_rounding_only_are_equal_means():
+    states = torch.nn.functional.layer_norm(draw(3, 5, 64, dtype=torch.float32), (64,))
+    assert torch.equal(activation_mask([[states]], VALID[0]), VALID[0].float())
+
+
+def test_learned_masks_read_as_many_layers_as_are_named():
+    torch.manual_seed(0)
+    data = planted_preferences(8)
+    method = SparsePO(LanguageModel(20, 16), 16, layers=("embedding", "recurrence", "norm"))
+    assert len(method.masks[0].weight) == 3
+    loss = method.loss(data.chosen, data.rejected, generator=torch.Generator().manual_seed(0)).loss
+    loss.backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in method.masks.parameters())
+
+
+def test_the_reference_has_no_dropout_and_comes_back_from_its_state():
+    class Dropping(LanguageModel):
+        def forward(self, tokens):
+            states, logits = super().forward(tokens)
+            return states, torch.nn.functional.dropout(logits, 0.5, self.training)
+
+    torch.manual_seed(0)
+    tokens = planted_preferences(4).chosen
+    there, fresh = (SparsePO(Dropping(20, 8), 8).train() for _ in range(2))
+    assert torch.equal(there.reference(tokens)[1], there.reference(tokens)[1])
+    fresh.load_state_dict(there.state_dict())
+    assert torch.equal(there.eval()(tokens, tokens.flip(0)).u, fresh.eval()(tokens, tokens.flip(0)).u)
+
+
+def test_log_ratios_of_half_precision_logits_are_those_of_the_same_numbers():
+    half = (3 * draw(2, 50, 300)).bfloat16(), (3 * draw(2, 50, 300)).bfloat16() + 0.01 * draw(2, 50, 300).bfloat16()
+    y, valid = torch.randint(0, 300, (2, 50)), torch.ones(2, 50, dtype=torch.bool)
+    found, exact = token_terms(*half, y, valid), token_terms(*(x.double() for x in half), y, valid)
+    assert (found.log_ratio.sum(1) - exact.log_ratio.sum(1)).abs().max() < 1e-3
+    assert found.divergence.min() > -1e-6
+    with torch.autocast("cpu", torch.bfloat16):
+        method = SparsePO(LanguageModel(20, 8), 8)
+        data = planted_preferences(6)
+        assert method.loss(data.chosen.int(), data.rejected.to(torch.uint8)).loss.isfinite()
 
 
 @pytest.mark.parametrize(
@@ -223,6 +282,8 @@ def test_the_reference_stays_and_only_masks_decay():
         (lambda: loss(weights=WEIGHTS[::-1]), ValueError, "weights_chosen"),
         (lambda: loss(lambda_u=-1.0), ValueError, "lambda_u"),
         (lambda: loss(beta=0.0), ValueError, "beta"),
+        (lambda: SparsePO(LanguageModel(20, 8), 8, kind="activation"), ValueError, "layers"),
+        (lambda: SparsePO(LanguageModel(20, 8), 8, layers=("nowhere",)), ValueError, "layers.*nowhere"),
         (lambda: activation_mask([[]], VALID[0]), ValueError, "activations"),
         (lambda: TokenMask(2, 8)(torch.zeros(1, 3, 5, 8)), ValueError, "states"),
         (lambda: TokenMask(2, 8, dropout=2.0), ValueError, "dropout"),
