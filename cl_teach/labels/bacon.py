@@ -24,72 +24,79 @@ the released form, which made the results; the paper's is :math:`\mathrm{KL}(\ba
 are smallest at :math:`\bar p \propto \pi^p`, with other values and gradients. (2) w is a plain inner product, as
 released. (3) Labeled samples enter w with their predicted soft labels, too. (4) The contrast without labels runs at
 temperature 1.0. (5) The run scripts set alpha = 0, which keeps all samples of classes with labels in the batch; the
-default here is the parser's 0.8.
+default here is the parser's 0.8. (6) The branches have separate optimizers; no gradient passes between them, so one
+sum of both losses and one optimizer with two groups of parameters do the same.
 """
 
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
-from scipy.optimize import linear_sum_assignment
 from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.checks import (
     check_choice,
-    check_embeddings,
+    check_count,
+    check_entries,
+    check_generator,
     check_in_range,
-    check_labels,
-    check_mask,
-    check_positive,
-    check_same_length,
+    check_shapes,
+    finite_result,
 )
-from ..core.contrast import nt_xent, reduce, sup_con
-from ..core.similarity import cosine_similarity, normalize, self_mask
+from ..core.contrast import check_temperature, nt_xent, sup_con, weighted_contrast
+from ..core.draws import draw_seed
+from ..core.precision import full_precision
+from ..core.pseudo_labels import (
+    check_class_counts,
+    estimate_counts,
+    labels_where,
+    sampling_rates,
+    select_confident,
+)
+from ..core.similarity import normalize, self_mask
 
 __all__ = [
     "BaCon",
-    "CosineClassifier",
+    "BaConTerms",
     "debiased_probabilities",
     "distribution_regularizer",
-    "estimate_counts",
     "pair_weights",
-    "sampling_rates",
-    "select_confident",
     "self_distillation",
     "soft_contrast",
 ]
 
-
-class CosineClassifier(nn.Module):
-    """Logits are cosines of the feature and one direction a class, so they lie in [-1, 1]."""
-
-    def __init__(self, dim: int, num_classes: int) -> None:
-        """Draw random directions."""
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(num_classes, dim))
-
-    def forward(self, features: Tensor) -> Tensor:
-        """Map ``(n, dim)`` to ``(n, num_classes)``."""
-        return cosine_similarity(features, self.weight)
+FORMS = ("released", "kl")
+# Of the contrasts with labels, of the one without, and of the classifier.
+TEMPERATURE, FREE_TEMPERATURE, LOGIT_TEMPERATURE = 0.07, 1.0, 0.1
+# Of self-distillation, at the first step and after the ramp.
+TEACHER_TEMPERATURES = (0.07, 0.04)
+# Softmax in half precision sums to one only roughly.
+ROUNDING = 1e-2
 
 
+class BaConTerms(NamedTuple):
+    """Scalars: the sum, and the losses of the two branches."""
+
+    loss: Tensor
+    classifier: Tensor
+    contrastive: Tensor
+
+
+@full_precision
 def pair_weights(probs: Tensor) -> Tensor:
-    """How much two samples count as a pair: inner product of soft labels ``(N, C)``; 1 for a sample with itself.
-
-    Raises:
-        TypeError: not a floating tensor.
-        ValueError: NaN, or a number outside [0, 1].
-    """
-    check_embeddings(probs=probs)
-    check_in_range(0, 1 + 1e-4, probs=probs)
+    """How much two samples count as a pair: inner product of soft labels ``(N, C)``; 1 for a sample with itself."""
+    check_shapes(probs=(probs, "n c"))
+    check_entries(0, 1 + ROUNDING, probs=probs)
     probs = probs.detach()
     return (probs @ probs.mT).masked_fill(self_mask(len(probs), probs.device), 1.0)
 
 
-def soft_contrast(z: Tensor, weights: Tensor, temperature: float = 0.07, *, reduction: str = "mean") -> Tensor:
+@full_precision
+def soft_contrast(z: Tensor, weights: Tensor, temperature: float = TEMPERATURE, *, reduction: str = "mean") -> Tensor:
     r"""SupCon with graded positives, :math:`L_{soft}`.
 
     Args:
@@ -101,30 +108,34 @@ def soft_contrast(z: Tensor, weights: Tensor, temperature: float = 0.07, *, redu
     Returns:
         Scalar, or ``(2N,)`` with ``reduction="none"``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, negative weights, an anchor whose weights are all 0, temperature not
-            positive.
-
     Source: Bai et al. (2023), released loss.
+
+    Example:
+        >>> z, labels = torch.eye(4)[[0, 1, 2, 0, 1, 3]], torch.tensor([0, 1, 1])
+        >>> sure = soft_contrast(z, pair_weights(F.one_hot(labels).float()))
+        >>> torch.allclose(sure, sup_con(z, labels.repeat(2), 0.07))  # hard labels give SupCon
+        True
     """
-    check_embeddings(z=z, weights=weights)
-    check_positive(temperature=temperature)
-    check_in_range(0, math.inf, weights=weights)
-    rows = len(z)
-    if rows % 2 or weights.shape != (rows // 2, rows // 2):
-        raise ValueError(f"weights: expected (N, N) for z of 2N = {rows} rows, got {tuple(weights.shape)}")
-    z, itself = normalize(z), self_mask(rows, z.device)
-    w = weights.detach().to(z).repeat(2, 2).masked_fill(itself, 0.0)  # (2N, 2N)
-    total = w.sum(1)
-    if not torch.compiler.is_compiling() and (total == 0).any():
+    check_shapes(z=(z, "m d"), weights=(weights, "n n"))
+    check_temperature(temperature)
+    check_entries(0, math.inf, weights=weights)
+    if len(z) != 2 * len(weights):
+        raise ValueError(f"weights: expected (N, N) for z of 2N = {len(z)} rows, got {tuple(weights.shape)}")
+    z, itself = normalize(z), self_mask(len(z), z.device)
+    pairs = weights.detach().repeat(2, 2).masked_fill(itself, 0.0)  # (2N, 2N)
+    if not torch.compiler.is_compiling() and not pairs.any(1).all():
         raise ValueError("weights: every anchor needs a positive weight; let the two views of a sample have one")
-    log_p = F.log_softmax((z @ z.mT / temperature).masked_fill(itself, -math.inf), dim=1)
-    return reduce(-(w * log_p.masked_fill(itself, 0.0)).sum(1) / total, reduction)
+    return weighted_contrast(z @ z.mT / temperature, pairs, ~itself, reduction=reduction)
 
 
+@full_precision
 def distribution_regularizer(
-    logits: Tensor, class_counts: Tensor, *, power: float = 1.1, temperature: float = 0.1, form: str = "released"
+    logits: Tensor,
+    class_counts: Tensor,
+    *,
+    power: float = 1.1,
+    temperature: float = LOGIT_TEMPERATURE,
+    form: str = "released",
 ) -> Tensor:
     r"""Hold the average prediction to the estimated class counts: zero where :math:`\bar p \propto \pi^p`.
 
@@ -139,25 +150,25 @@ def distribution_regularizer(
     Returns:
         Scalar, at least 0.
 
-    Raises:
-        TypeError: not floating logits.
-        ValueError: shapes do not fit, NaN, a count or temperature not positive, unknown form.
-
     Source: Bai et al. (2023), released code; equation 2 for ``"kl"``.
     """
     log_prior = _log_prior(logits, class_counts)
-    check_positive(temperature=temperature)
-    check_choice(("released", "kl"), form=form)
+    check_temperature(temperature)
+    check_in_range(-math.inf, math.inf, power=power)
+    check_choice(FORMS, form=form)
     log_mean = F.log_softmax(logits / temperature, dim=1).logsumexp(0) - math.log(len(logits))  # (C,)
     if form == "released":
         log_ratio = F.log_softmax(log_mean - power * log_prior, dim=0)
-        return (log_ratio.exp() * log_ratio).sum() + math.log(len(log_prior))
-    return (log_mean.exp() * (log_mean - F.log_softmax(power * log_prior, dim=0))).sum()
+        loss = (log_ratio.exp() * log_ratio).sum() + math.log(len(log_prior))
+    else:
+        loss = (log_mean.exp() * (log_mean - F.log_softmax(power * log_prior, dim=0))).sum()
+    return finite_result(loss, logits=logits, temperature=temperature, power=power)
 
 
 @torch.no_grad()
+@full_precision
 def debiased_probabilities(
-    logits: Tensor, class_counts: Tensor, *, kappa: float = 0.5, temperature: float = 0.1
+    logits: Tensor, class_counts: Tensor, *, kappa: float = 0.5, temperature: float = LOGIT_TEMPERATURE
 ) -> Tensor:
     """Soft labels without the advantage of frequent classes, mean over two views; no gradient.
 
@@ -169,133 +180,50 @@ def debiased_probabilities(
 
     Returns:
         ``(N, C)``.
-
-    Raises:
-        TypeError: not floating logits.
-        ValueError: shapes do not fit, NaN, an odd number of rows, a value out of range.
     """
     log_prior = _log_prior(logits, class_counts)
-    check_positive(temperature=temperature)
+    check_temperature(temperature)
     check_in_range(0, math.inf, kappa=kappa)
     _check_two_views(logits)
-    return (logits / temperature - kappa * log_prior).softmax(1).unflatten(0, (2, -1)).mean(0)
+    probs = (logits / temperature - kappa * log_prior).softmax(1).unflatten(0, (2, -1)).mean(0)
+    return finite_result(probs, logits=logits, temperature=temperature, kappa=kappa)
 
 
-def sampling_rates(class_counts: Tensor, labeled_classes: Tensor, *, alpha: float = 0.8, beta: float = 0.5) -> Tensor:
-    r"""How likely a pseudo-labeled sample is kept, :math:`(\pi_c/\min\pi)^{-\alpha}`, or with beta if c has no labels.
-
-    Args:
-        class_counts: ``(C,)`` greater than 0.
-        labeled_classes: classes with labeled samples in the batch.
-        alpha: for these, at least 0.
-        beta: for the other classes, at least 0.
-
-    Returns:
-        ``(C,)`` in (0, 1]; 1 for the rarest class.
-    """
-    check_positive(class_counts=class_counts)
-    check_in_range(0, math.inf, alpha=alpha, beta=beta)
-    check_labels(labeled_classes, len(labeled_classes), name="labeled_classes", num_classes=len(class_counts))
-    counts = class_counts if class_counts.is_floating_point() else class_counts.float()
-    exponent = torch.full_like(counts, beta)
-    exponent[labeled_classes] = alpha
-    return (counts / counts.min()) ** -exponent
-
-
-@torch.no_grad()
-def select_confident(probs: Tensor, rates: Tensor, *, seed: int | None = None) -> Tensor:
-    """Of the samples predicted as class c keep a Binomial(their number, rate of c), the most confident ones.
-
-    Args:
-        probs: ``(n, C)`` soft labels of samples without labels.
-        rates: ``(C,)`` in [0, 1], from `sampling_rates`.
-        seed: of the draw; the global state of torch if None.
-
-    Returns:
-        ``(n,)`` boolean.
-    """
-    check_embeddings(probs=probs)
-    check_in_range(0, 1, rates=rates)
-    confidence, predicted = probs.max(1)
-    generator = None if seed is None else torch.Generator().manual_seed(seed)
-    count = predicted.bincount(minlength=len(rates)).double().cpu()
-    keep = torch.binomial(count, rates.double().cpu(), generator=generator).long().tolist()
-    chosen = torch.zeros(len(probs), dtype=torch.bool, device=probs.device)
-    for c, k in enumerate(keep):
-        rows = (predicted == c).nonzero()[:, 0]
-        chosen[rows[confidence[rows].argsort(descending=True, stable=True)[:k]]] = True
-    return chosen
-
-
-def self_distillation(logits: Tensor, *, student_temperature: float = 0.1, teacher_temperature: float = 0.04) -> Tensor:
+@full_precision
+def self_distillation(
+    logits: Tensor,
+    *,
+    student_temperature: float = LOGIT_TEMPERATURE,
+    teacher_temperature: float = TEACHER_TEMPERATURES[1],
+) -> Tensor:
     """Each view predicts the sharpened prediction of the other view, which is a constant.
 
     Args:
         logits: ``(2N, C)``, second views below the first.
         student_temperature: greater than 0.
-        teacher_temperature: greater than 0; the paper's code goes from 0.07 to 0.04 in 30 epochs.
+        teacher_temperature: greater than 0.
 
     Returns:
         Scalar, mean over all rows.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: NaN, an odd number of rows, a temperature not positive.
     """
-    check_embeddings(logits=logits)
-    check_positive(student_temperature=student_temperature, teacher_temperature=teacher_temperature)
+    check_shapes(logits=(logits, "m c"))
+    check_temperature(student_temperature, name="student_temperature")
+    check_temperature(teacher_temperature, name="teacher_temperature")
     _check_two_views(logits)
     target = (logits.detach().roll(len(logits) // 2, dims=0) / teacher_temperature).softmax(1)
-    return -(target * F.log_softmax(logits / student_temperature, dim=1)).sum(1).mean()
-
-
-def estimate_counts(cluster_ids: Tensor, labels: Tensor, labeled: Tensor, num_classes: int, num_known: int) -> Tensor:
-    """Class counts from cluster sizes: match clusters to known classes through labels, the rest is novel.
-
-    Known classes get the sizes of their clusters, dealt anew by rank: the largest size to the class with most labels.
-
-    Args:
-        cluster_ids: ``(n,)`` in 0 .. num_classes - 1, from k-means on all training features.
-        labels: ``(n,)`` classes, known ones first; read only where ``labeled``.
-        labeled: ``(n,)`` boolean.
-        num_classes: C.
-        num_known: number of known classes, at most C.
-
-    Returns:
-        ``(C,)`` float64: known classes in their order, then novel sizes, largest first.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, an empty cluster, a known class without labels.
-
-    Source: Bai et al. (2023), released distribution estimate.
-    """
-    check_labels(cluster_ids, len(cluster_ids), name="cluster_ids", num_classes=num_classes)
-    check_mask(labeled, tuple(cluster_ids.shape), name="labeled")
-    check_same_length(cluster_ids=cluster_ids, labels=labels)
-    check_in_range(1, num_classes, num_known=num_known)
-    check_labels(labels[labeled], int(labeled.sum()), name="labels where labeled", num_classes=num_known)
-    sizes = cluster_ids.bincount(minlength=num_classes)
-    hits = (cluster_ids[labeled] * num_known + labels[labeled]).bincount(minlength=num_classes * num_known)
-    hits = hits.view(num_classes, num_known)
-    if (sizes == 0).any():
-        raise ValueError(f"cluster_ids: cluster {int((sizes == 0).nonzero()[0])} is empty; use fewer classes")
-    if (hits.sum(0) == 0).any():
-        raise ValueError(f"labeled: known class {int((hits.sum(0) == 0).nonzero()[0])} has no labeled sample")
-    share = hits / sizes[:, None]  # (C, known)
-    matched, _ = linear_sum_assignment(share.cpu().numpy(), maximize=True)
-    is_matched = torch.zeros(num_classes, dtype=torch.bool, device=sizes.device)
-    is_matched[torch.from_numpy(matched)] = True
-    by_labels = hits.sum(0).argsort(descending=True, stable=True)
-    known = torch.empty(num_known, dtype=sizes.dtype, device=sizes.device)
-    known[by_labels] = sizes[is_matched].sort(descending=True).values
-    return torch.cat([known, sizes[~is_matched].sort(descending=True).values]).double()
+    loss = -(target * F.log_softmax(logits / student_temperature, dim=1)).sum(1).mean()
+    temperatures = {"student_temperature": student_temperature, "teacher_temperature": teacher_temperature}
+    return finite_result(loss, logits=logits, **temperatures)
 
 
 class BaCon(nn.Module):
-    """The two losses and what connects them, the estimated ``class_counts`` (uniform until the first `refresh`)."""
+    """The two losses and what connects them, the estimated ``class_counts`` (uniform until the first `refresh`).
+
+    Give `loss` the outputs of both branches; their parameters can go to one optimizer or to two.
+    """
 
     class_counts: Tensor
+    steps: Tensor
 
     def __init__(
         self,
@@ -308,6 +236,8 @@ class BaCon(nn.Module):
         kappa: float = 0.5,
         alpha: float = 0.8,
         beta: float = 0.5,
+        warm_up_steps: int = 0,
+        ramp_steps: int = 0,
     ) -> None:
         """Set the weights; known classes come first.
 
@@ -320,33 +250,95 @@ class BaCon(nn.Module):
             kappa: of the soft labels.
             alpha: of the sampling rates.
             beta: likewise, for classes without labels in the batch.
+            warm_up_steps: so many steps without soft labels (one epoch in the paper).
+            ramp_steps: steps in which the teacher's temperature falls from 0.07 to 0.04 (30 epochs in the paper).
         """
         super().__init__()
-        check_in_range(1, num_classes, num_known=num_known)
+        check_count(num_classes=num_classes)
+        check_count(1, num_classes, num_known=num_known)
         check_in_range(0, 1, rho=rho)
-        check_in_range(0, math.inf, mu=mu)
+        check_in_range(0, math.inf, mu=mu, kappa=kappa, alpha=alpha, beta=beta)
+        check_in_range(-math.inf, math.inf, power=power)
+        check_count(0, warm_up_steps=warm_up_steps, ramp_steps=ramp_steps)
         self.num_known, self.rho, self.mu, self.power = num_known, rho, mu, power
         self.kappa, self.alpha, self.beta = kappa, alpha, beta
+        self.warm_up_steps, self.ramp_steps = warm_up_steps, ramp_steps
         self.register_buffer("class_counts", torch.ones(num_classes))
+        self.register_buffer("steps", torch.tensor(0))
 
-    def refresh(self, features: Tensor, labels: Tensor, labeled: Tensor, *, seed: int = 0) -> Tensor:
-        """Estimate the counts from ``(n, d)`` features of the contrastive branch; every 10 epochs in the paper."""
-        check_embeddings(features=features)
-        z, k = normalize(features.detach()).cpu().double().numpy(), len(self.class_counts)
-        clusters = torch.from_numpy(KMeans(k, n_init=5, random_state=seed).fit(z).labels_).long().to(labels.device)
+    @property
+    def teacher_temperature(self) -> float:
+        """At the present step; it falls linearly."""
+        first, last = TEACHER_TEMPERATURES
+        done = min(int(self.steps) / self.ramp_steps, 1.0) if self.ramp_steps else 1.0
+        return first + (last - first) * done
+
+    @torch.no_grad()
+    def refresh(
+        self, features: Tensor, labels: Tensor, labeled: Tensor, *, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Estimate the counts from ``(n, d)`` features of the contrastive branch; every 10 epochs in the paper.
+
+        Returns:
+            ``(n,)`` clusters.
+        """
+        check_shapes(features=(features, "n d"), labels=(labels, "n", int), labeled=(labeled, "n", bool))
+        z, k = normalize(features.float()).cpu().double().numpy(), len(self.class_counts)
+        if len(z) < k:
+            raise ValueError(f"features: expected at least one row for each of {k} classes, got {len(z)}")
+        found = KMeans(k, n_init=5, random_state=draw_seed(generator)).fit(z)
+        clusters = torch.from_numpy(found.labels_).long().to(labels.device)
         self.class_counts.copy_(estimate_counts(clusters, labels, labeled, k, self.num_known))
         return clusters
 
-    def classifier_loss(
-        self, logits: Tensor, labels: Tensor, labeled: Tensor, teacher_temperature: float = 0.04
-    ) -> Tensor:
-        """Loss of the classifier branch: ``(2N, C)`` cosine logits of two views, ``(N,)`` labels and who has one."""
-        check_mask(labeled, (len(logits) // 2,), name="labeled")
-        loss = self_distillation(logits, teacher_temperature=teacher_temperature)
-        loss = loss + self.mu * distribution_regularizer(logits, self.class_counts, power=self.power)
+    def loss(
+        self,
+        z: Tensor,
+        logits: Tensor,
+        labels: Tensor,
+        labeled: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> BaConTerms:
+        """Both branches.
+
+        Args:
+            z: ``(2N, d)`` projections of the contrastive branch, second views below the first.
+            logits: ``(2N, C)`` cosine logits of the classifier branch.
+            labels: ``(N,)`` classes, read where ``labeled``.
+            labeled: ``(N,)`` boolean.
+            generator: of the selection.
+        """
+        classifier = self.classifier_loss(logits, labels, labeled)
+        warm_up = int(self.steps) < self.warm_up_steps
+        contrastive = self.contrastive_loss(z, logits, labels, labeled, warm_up=warm_up, generator=generator)
+        return BaConTerms(classifier + contrastive, classifier, contrastive)
+
+    def forward(
+        self, z: Tensor, logits: Tensor, labels: Tensor, labeled: Tensor, *, generator: torch.Generator | None = None
+    ) -> BaConTerms:
+        """The loss, as with torch's own criteria."""
+        return self.loss(z, logits, labels, labeled, generator=generator)
+
+    def after_step(self) -> None:
+        """Count the step, for warm-up and ramp."""
+        if self.training:
+            self.steps.add_(1)
+
+    def classifier_loss(self, logits: Tensor, labels: Tensor, labeled: Tensor) -> Tensor:
+        """Loss of the classifier branch; arguments as in `loss`."""
+        check_shapes(logits=(logits, f"m {len(self.class_counts)}"))
+        _check_two_views(logits)
+        labels = labels_where(labels, labeled, len(logits) // 2, len(self.class_counts))
+        loss = self_distillation(
+            logits, student_temperature=LOGIT_TEMPERATURE, teacher_temperature=self.teacher_temperature
+        )
+        settings = {"power": self.power, "temperature": LOGIT_TEMPERATURE}
+        loss = loss + self.mu * distribution_regularizer(logits, self.class_counts, **settings)
         rows = labeled.repeat(2)
-        known = F.cross_entropy(logits[rows] / 0.1, labels.repeat(2)[rows]) if labeled.any() else 0.0
-        return (1 - self.rho) * loss + self.rho * known
+        scaled = logits[rows].to(loss.dtype) / LOGIT_TEMPERATURE
+        known = F.cross_entropy(scaled, labels.repeat(2)[rows]) if labeled.any() else torch.zeros_like(loss)
+        return finite_result((1 - self.rho) * loss + self.rho * known, logits=logits)
 
     def contrastive_loss(
         self,
@@ -356,43 +348,38 @@ class BaCon(nn.Module):
         labeled: Tensor,
         *,
         warm_up: bool = False,
-        seed: int | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Loss of the contrastive branch; no gradient reaches the classifier.
+        """Loss of the contrastive branch; no gradient reaches the classifier. Arguments as in `loss`.
 
-        Args:
-            z: ``(2N, d)`` projections, second views below the first.
-            logits: ``(2N, C)`` of the classifier branch, for the soft labels.
-            labels: ``(N,)`` classes, read where ``labeled``.
-            labeled: ``(N,)`` boolean.
-            warm_up: without soft labels, as in the first epoch.
-            seed: of the selection.
+        ``warm_up`` leaves the soft labels out.
         """
-        check_same_length(z=z, logits=logits)
-        check_mask(labeled, (len(z) // 2,), name="labeled")
+        check_shapes(z=(z, "m d"), logits=(logits, f"m {len(self.class_counts)}"))
+        _check_two_views(z, "z")
+        labels = labels_where(labels, labeled, len(z) // 2, len(self.class_counts))
+        check_generator(generator)
         rows = labeled.repeat(2)
-        first, second = z.chunk(2)
-        free = nt_xent(first, second, 1.0)
-        supervised = sup_con(z[rows], labels.repeat(2)[rows], 0.07) if labeled.any() else z.new_zeros(())
+        free = nt_xent(*z.chunk(2), FREE_TEMPERATURE)
+        nothing = torch.zeros_like(free)
+        supervised = sup_con(z[rows], labels.repeat(2)[rows], TEMPERATURE) if labeled.any() else nothing
         if warm_up:
             return (1 - self.rho) * free + self.rho * supervised
-        probs = debiased_probabilities(logits, self.class_counts, kappa=self.kappa)
+        settings = {"kappa": self.kappa, "temperature": LOGIT_TEMPERATURE}
+        probs = debiased_probabilities(logits, self.class_counts, **settings)
         rates = sampling_rates(self.class_counts, labels[labeled].unique(), alpha=self.alpha, beta=self.beta)
         used = labeled.clone()
         if not labeled.all():
-            used[~labeled] = select_confident(probs[~labeled], rates, seed=seed)
-        soft = soft_contrast(z[used.repeat(2)], pair_weights(probs[used])) if used.any() else z.new_zeros(())
+            used[~labeled] = select_confident(probs[~labeled], rates, generator=generator)
+        soft = soft_contrast(z[used.repeat(2)], pair_weights(probs[used]), TEMPERATURE) if used.any() else nothing
         return (1 - self.rho) * free + self.rho / 2 * (supervised + soft)
 
 
 def _log_prior(logits: Tensor, class_counts: Tensor) -> Tensor:
-    check_embeddings(logits=logits)
-    check_positive(class_counts=class_counts)
-    if class_counts.shape != (logits.shape[1],):
-        raise ValueError(f"class_counts: expected shape ({logits.shape[1]},), got {tuple(class_counts.shape)}")
-    return F.normalize(class_counts.to(logits), p=1, dim=0).log()
+    check_shapes(logits=(logits, "n c"))
+    counts = check_class_counts(class_counts, len(logits[0])).to(logits.dtype).log()
+    return counts.log_softmax(0)  # of logarithms: the logarithm of the shares
 
 
-def _check_two_views(logits: Tensor) -> None:
-    if len(logits) % 2:
-        raise ValueError(f"logits: expected two stacked views, an even number of rows, got {len(logits)}")
+def _check_two_views(rows: Tensor, name: str = "logits") -> None:
+    if len(rows) % 2:
+        raise ValueError(f"{name}: expected two stacked views, an even number of rows, got {len(rows)}")

@@ -5,12 +5,11 @@ from __future__ import annotations
 from helpers import UnknownQuantity, gradients, with_grad
 
 from cl_teach.core import nt_xent
+from cl_teach.core.pseudo_labels import estimate_counts, sampling_rates
 from cl_teach.labels.bacon import (
     debiased_probabilities,
     distribution_regularizer,
-    estimate_counts,
     pair_weights,
-    sampling_rates,
     self_distillation,
     soft_contrast,
 )

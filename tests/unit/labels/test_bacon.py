@@ -11,18 +11,16 @@ from torch.nn import functional as F
 from unit_helpers import draw
 
 from cl_teach.core import normalize, nt_xent, sup_con
+from cl_teach.core.pseudo_labels import estimate_counts, sampling_rates, select_confident
 from cl_teach.labels.bacon import (
     BaCon,
-    CosineClassifier,
     debiased_probabilities,
     distribution_regularizer,
-    estimate_counts,
     pair_weights,
-    sampling_rates,
-    select_confident,
     self_distillation,
     soft_contrast,
 )
+from cl_teach.models import CosineClassifier
 
 N, C = 5, 4
 Z = draw(2 * N, 6)
@@ -135,15 +133,16 @@ def test_sampling_rates_are_one_for_the_rarest_class_and_follow_the_two_exponent
 def test_exponent_one_selects_equally_many_of_every_class_and_the_most_confident():
     predicted = torch.arange(C).repeat_interleave(COUNTS.long() * 20)
     probs = (3 * F.one_hot(predicted, C) + draw(len(predicted), C, seed=4).abs()).softmax(1)
-    keep = select_confident(probs, sampling_rates(COUNTS, torch.arange(C), alpha=1.0), seed=0)
+    rates = sampling_rates(COUNTS, torch.arange(C), alpha=1.0)
+    keep = select_confident(probs, rates, generator=torch.Generator().manual_seed(0))
     confidence, predicted = probs.max(1)
     counts = predicted[keep].bincount(minlength=C)
-    share = sampling_rates(COUNTS, torch.arange(C), alpha=1.0) * predicted.bincount(minlength=C)
+    share = rates * predicted.bincount(minlength=C)
     assert ((counts - share).abs() < 4 * share.sqrt() + 1).all() and not keep.all()
     for c in range(3):
         mine = predicted == c
         assert confidence[mine & keep].min() >= confidence[mine & ~keep].max()
-    assert torch.equal(keep, select_confident(probs, sampling_rates(COUNTS, torch.arange(C), alpha=1.0), seed=0))
+    assert torch.equal(keep, select_confident(probs, rates, generator=torch.Generator().manual_seed(0)))
 
 
 def test_self_distillation_equals_the_loops_and_its_teacher_is_constant():
@@ -175,7 +174,7 @@ def test_known_sizes_are_dealt_by_the_rank_of_the_labels():
 def test_no_gradient_passes_from_the_contrastive_loss_to_the_classifier():
     method, labels, labeled = BaCon(C, 2), torch.tensor([0, 1, 0, 1, 0]), torch.tensor([True, True, True, False, False])
     z, s = Z.clone().requires_grad_(), LOGITS.clone().requires_grad_()
-    method.contrastive_loss(z, s, labels, labeled, seed=0).backward()
+    method.contrastive_loss(z, s, labels, labeled).backward()
     assert z.grad.any() and s.grad is None
     warm = method.contrastive_loss(Z, LOGITS, labels, labeled, warm_up=True)
     rows = labeled.repeat(2)
@@ -185,7 +184,7 @@ def test_no_gradient_passes_from_the_contrastive_loss_to_the_classifier():
 
 def test_without_labels_the_losses_are_still_finite():
     method, labels, none = BaCon(C, 2), torch.full((N,), -1), torch.zeros(N, dtype=torch.bool)
-    assert torch.isfinite(method.contrastive_loss(Z, LOGITS, labels, none, seed=0))
+    assert torch.isfinite(method.contrastive_loss(Z, LOGITS, labels, none))
     assert torch.isfinite(method.classifier_loss(LOGITS, labels, none))
 
 
@@ -233,29 +232,109 @@ def test_soft_pairs_bear_biased_pseudo_labels_better_than_hard_ones():
     assert soft[0] > hard[0] + 0.02 and soft[1] < hard[1] - 0.02  # head accuracy, error of the class shares
 
 
-def test_both_branches_together_learn():
-    x, labels, _, generator = long_tail(0)
-    labeled = (labels < 4) & (torch.rand(len(x), generator=generator) < 0.5)
+def branches():
     torch.manual_seed(0)
-    net, head = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 16)), CosineClassifier(16, 8)
-    own, method = nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 16)), BaCon(8, 4)
-    optimizer = torch.optim.Adam([*net.parameters(), *head.parameters(), *own.parameters()], lr=3e-3)
-    losses = []
-    for step in range(150):
-        if step == 50:
-            with torch.no_grad():
-                method.refresh(net(x), labels, labeled)
+    parts = [nn.Sequential(nn.Linear(12, 64), nn.ReLU(), nn.Linear(64, 16)) for _ in range(2)]
+    return nn.ModuleList([*parts, CosineClassifier(16, 8)])
+
+
+def train(method, nets, data, steps, generator):
+    """Losses of both branches under one optimizer without a memory."""
+    x, labels, labeled = data
+    optimizer, losses = torch.optim.SGD(nets.parameters(), lr=0.03), []
+    for _ in range(steps):
         rows = torch.randperm(len(x), generator=generator)[:128]
         views = x[rows].repeat(2, 1) + 0.5 * torch.randn(256, 12, generator=generator)
-        logits, y, known = head(own(views)), labels[rows], labeled[rows]
-        loss = method.classifier_loss(logits, y, known)
-        loss = loss + method.contrastive_loss(net(views), logits, y, known, warm_up=step < 50, seed=step)
+        logits = nets[2](nets[1](views))
+        terms = method.loss(nets[0](views), logits, labels[rows], labeled[rows], generator=generator)
         optimizer.zero_grad()
-        loss.backward()
+        terms.loss.backward()
         optimizer.step()
-        losses.append(loss.item())
-    assert method.class_counts.sum() == len(x) and method.class_counts.std() > 20
-    assert sum(losses[30:50]) < sum(losses[:20]) and sum(losses[-20:]) < sum(losses[50:70])
+        method.after_step()
+        losses.append(terms.loss.item())
+    return losses
+
+
+def partly_labeled():
+    x, labels, _, generator = long_tail(0)
+    return x, labels, (labels < 4) & (torch.rand(len(x), generator=generator) < 0.5)
+
+
+def test_both_branches_together_learn():
+    data, nets, method = partly_labeled(), branches(), BaCon(8, 4, warm_up_steps=50, ramp_steps=100)
+    generator = torch.Generator().manual_seed(0)
+    warm = train(method, nets, data, 50, generator)
+    with torch.no_grad():
+        method.refresh(nets[0](data[0]), *data[1:], generator=generator)
+    losses = train(method, nets, data, 100, generator)
+    assert method.class_counts.sum() == len(data[0]) and method.class_counts.std() > 20
+    assert sum(warm[-20:]) < sum(warm[:20]) and sum(losses[-20:]) < sum(losses[:20])
+
+
+def test_the_teacher_gets_sharper_and_the_warm_up_ends():
+    method = BaCon(C, 2, warm_up_steps=2, ramp_steps=4)
+    labels, labeled = torch.tensor([0, 1, 0, 1, 0]), torch.tensor([True, True, True, False, False])
+    seen = []
+    for step in range(6):
+        seen.append(method.teacher_temperature)
+        terms = method.loss(Z, LOGITS, labels, labeled)
+        warm = method.contrastive_loss(Z, LOGITS, labels, labeled, warm_up=True)
+        assert (terms.contrastive == warm) == (step < 2)
+        assert torch.allclose(terms.loss, terms.classifier + terms.contrastive)
+        method.after_step()
+    assert seen == pytest.approx([0.07, 0.0625, 0.055, 0.0475, 0.04, 0.04])
+
+
+def test_a_saved_state_continues_as_if_never_stopped():
+    data, nets, method = partly_labeled(), branches(), BaCon(8, 4, warm_up_steps=3, ramp_steps=9)
+    train(method, nets, data, 4, torch.Generator().manual_seed(0))
+    method.refresh(data[0], *data[1:], generator=torch.Generator().manual_seed(1))
+    fresh, others = BaCon(8, 4, warm_up_steps=3, ramp_steps=9), branches()
+    fresh.load_state_dict(method.state_dict())
+    others.load_state_dict(nets.state_dict())
+    first = train(method, nets, data, 3, torch.Generator().manual_seed(2))
+    assert first == train(fresh, others, data, 3, torch.Generator().manual_seed(2))
+    assert all(torch.equal(a, b) for a, b in zip(nets.parameters(), others.parameters(), strict=True))
+
+
+def test_evaluation_changes_nothing():
+    method, labels = BaCon(C, 2).eval(), torch.tensor([0, 1, 0, 1, 0])
+    before = {k: v.clone() for k, v in method.state_dict().items()}
+    method.loss(Z, LOGITS, labels, labels == 0)
+    method.after_step()
+    assert all(torch.equal(v, before[k]) for k, v in method.state_dict().items())
+
+
+def test_half_precision_and_autocast_give_the_loss_of_single_precision():
+    method, labels = BaCon(C, 2), torch.tensor([0, 1, 0, 1, 0])
+    method.class_counts.copy_(COUNTS)
+    known = labels == 0
+
+    def loss(z, logits):
+        generator = torch.Generator().manual_seed(0)
+        return method.loss(z, logits, labels, known, generator=generator).loss
+
+    right = loss(Z.float(), LOGITS.float())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.allclose(loss(Z.float(), LOGITS.float()), right, rtol=1e-5)
+    z, logits = Z.bfloat16().requires_grad_(), LOGITS.bfloat16().requires_grad_()
+    low = loss(z, logits)
+    low.backward()
+    assert low.dtype == torch.float32 and torch.allclose(low, right, rtol=0.05)
+    assert torch.isfinite(z.grad).all() and torch.isfinite(logits.grad).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_labels_of_any_width_give_the_same_numbers(dtype):
+    clusters = torch.arange(20).repeat(10)  # 20 x 20 pairs do not fit into a byte
+    every = torch.ones(200, dtype=torch.bool)
+    wanted = estimate_counts(clusters, clusters, every, 20, 20)
+    assert torch.equal(estimate_counts(clusters.to(dtype), clusters.to(dtype), every, 20, 20), wanted)
+    method, labels = BaCon(C, 2), torch.tensor([0, 1, 0, 1, 0])
+    right = method.classifier_loss(LOGITS, labels, labels == 0)
+    assert torch.equal(method.classifier_loss(LOGITS, labels.to(dtype), labels == 0), right)
+    narrow = sampling_rates(COUNTS, torch.tensor([1], dtype=dtype))
+    assert torch.equal(narrow, sampling_rates(COUNTS, torch.tensor([1])))
 
 
 @pytest.mark.parametrize(
