@@ -92,7 +92,7 @@ def extrapolate(query: Tensor, key: Tensor, weight: float | Tensor) -> tuple[Ten
         The moved query and the moved key.
     """
     check_shapes(query=(query, "B d"), key=(key, "B d"))
-    _check_weight(1, 2, query, weight=weight)
+    _check_weight(1, 2, "query", query, weight=weight)
     return weight * query + (1 - weight) * key, weight * key + (1 - weight) * query
 
 
@@ -109,7 +109,7 @@ def interpolate(queue: Tensor, weight: float | Tensor, permutation: Tensor) -> T
         ``(K, d)``, shorter than the entries where the two differ.
     """
     check_shapes(queue=(queue, "K d"), permutation=(permutation, "K", int))
-    _check_weight(0, 1, queue, weight=weight)
+    _check_weight(0, 1, "queue", queue, weight=weight)
     k = len(queue)
     permutation = check_labels(permutation, k, name="permutation", num_classes=k)
     if not torch.compiler.is_compiling() and len(permutation.unique()) < k:
@@ -117,13 +117,14 @@ def interpolate(queue: Tensor, weight: float | Tensor, permutation: Tensor) -> T
     return weight * queue + (1 - weight) * queue[permutation]
 
 
-def _check_weight(low: float, high: float, rows: Tensor, **weight: float | Tensor) -> None:
+def _check_weight(low: float, high: float, of: str, rows: Tensor, **weight: float | Tensor) -> None:
     """A number, or a number for every entry of ``rows``."""
     ((name, value),) = weight.items()
     if isinstance(value, Tensor) and value.ndim > 0:
         check_entries(low, high, **{name: value})
         if value.shape != rows.shape or value.device != rows.device:
-            raise ValueError(f"{name}: expected a number or shape {tuple(rows.shape)}, got {tuple(value.shape)}")
+            came = f"{tuple(value.shape)} on {value.device} for {tuple(rows.shape)} on {rows.device}"
+            raise ValueError(f"{name}, {of}: expected a number or equal shapes on one device, got {came}")
     else:
         check_in_range(low, high, **{name: value})
 
@@ -174,8 +175,8 @@ def transformed_scores(
         permutation: ``(K,)`` partners in the queue; needed unless ``interpolation`` is 1.
     """
     check_shapes(query=(query, "B d"), key=(key, "B d"), queue=(queue, "K d"))
-    _check_weight(1, 2, query, extrapolation=extrapolation)
-    _check_weight(0, 1, queue, interpolation=interpolation)
+    _check_weight(1, 2, "query", query, extrapolation=extrapolation)
+    _check_weight(0, 1, "queue", queue, interpolation=interpolation)
     q, k, n = normalize(query), normalize(key.detach()), normalize(queue.detach())
     moved_query, moved_key = extrapolate(q, k, extrapolation)
     if permutation is not None:

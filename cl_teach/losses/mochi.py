@@ -21,6 +21,7 @@ results.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -84,7 +85,7 @@ def draw_mixture(
         generator: on the device of ``hard``.
     """
     b, n = check_shapes(hard=(hard, "B N", int)).values()
-    check_entries(0, 2**62, hard=hard)
+    check_entries(0, math.inf, hard=hard)
     check_count(0, mixed=mixed, mixed_with_query=mixed_with_query)
     check_generator(generator)
     hard = hard.long()
@@ -133,13 +134,17 @@ def _check_mixture(mixture: Mixture, b: int, k: int, device: torch.device) -> Mi
         if all(fields[name].numel() == 0 and fields[name].shape == (b, 0) for name in names):
             continue  # nothing of this kind is mixed
         kinds = {name: float if name in ("alpha", "beta") else int for name in names}
-        check_shapes(**{f"mixture.{name}": (fields[name], f"{b} s", kinds[name]) for name in names})
+        check_shapes(**{f"mixture.{name}": (fields[name], "B s", kinds[name]) for name in names})
         for name in names:
-            check_entries(0, highest if kinds[name] is float else k - 1, **{f"mixture.{name}": fields[name]})
-            if fields[name].device != device:
-                raise ValueError(f"mixture.{name}: expected a tensor on {device}, got one on {fields[name].device}")
+            check_entries(0, highest if kinds[name] is float else math.inf, **{f"mixture.{name}": fields[name]})
+            if len(fields[name]) != b or fields[name].device != device:
+                came = f"{len(fields[name])} rows on {fields[name].device} for {b} on {device}"
+                raise ValueError(f"query, mixture.{name}: expected one row of draws for each query, got {came}")
             if kinds[name] is int:
                 fields[name] = fields[name].long()
+                if not torch.compiler.is_compiling() and fields[name].max() >= k:
+                    came = f"row {int(fields[name].max())} of {k}"
+                    raise ValueError(f"queue, mixture.{name}: expected row numbers of the queue, got {came}")
     return Mixture(**fields)
 
 

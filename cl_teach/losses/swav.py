@@ -93,17 +93,18 @@ def swav(
         >>> codes.shape
         torch.Size([2, 6, 5])
     """
-    check_type(Sequence, assign=assign)
-    v, b, *_ = check_shapes(
-        views=(views, "V B d"), prototypes=(prototypes, "K d"), queue=(queue, f"{len(assign)} L d?")
-    ).values()
+    check_type((tuple, list), assign=assign)
+    sizes = check_shapes(views=(views, "V B d"), prototypes=(prototypes, "K d"), queue=(queue, "A L d?"))
+    v, b = sizes["V"], sizes["B"]
     check_temperature(temperature)
     check_temperature(epsilon, name="epsilon")
     check_count(iterations=iterations)
     check_batch(v, 2, name="views", why="(crops) to swap")
-    check_count(0, v - 1, **{f"assign[{i}]": a for i, a in enumerate(assign)})
-    if not assign or len(set(assign)) < len(assign):
-        raise ValueError(f"assign: expected crop numbers between 0 and {v - 1}, each once, got {tuple(assign)}")
+    check_count(0, **{f"assign[{i}]": a for i, a in enumerate(assign)})
+    if not assign or len(set(assign)) < len(assign) or max(assign) >= v:
+        raise ValueError(f"views, assign: expected numbers of the {v} views, each once, got {tuple(assign)}")
+    if queue is not None and sizes["A"] != len(assign):
+        raise ValueError(f"queue, assign: expected a queue for each assigning crop, got {sizes['A']}, {len(assign)}")
     scores = normalize(views) @ prototypes.mT  # (V, B, K)
     log_p = (scores / temperature).log_softmax(-1)
     codes = []

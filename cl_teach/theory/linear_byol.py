@@ -36,8 +36,8 @@ __all__ = [
     "symmetric_flow",
 ]
 
-# A mode of ordinary size takes a few thousand evaluations; from a start of 1e6 they would never end.
-EVALUATIONS = 100_000
+# A mode of ordinary size takes some hundred or thousand evaluations; from a start of 1e6 they would never end.
+EVALUATIONS = 20_000
 # Rates and noises beyond this have no use, and their products overflow.
 LARGEST = 1e6
 
@@ -247,7 +247,7 @@ def decoupled_trajectory(
         ``(n, k)`` p and s, float64.
 
     Raises:
-        ValueError: the start is so large or the time so long that 100,000 evaluations of the flow do not reach the end.
+        ValueError: the start is so large or the time so long that 20,000 evaluations of the flow do not reach the end.
     """
     check_shapes(p0=(p0, "n"), s0=(s0, "n"), times=(times, "k"))
     _check_settings(predictor_rate=predictor_rate, noise=noise, weight_decay=weight_decay, target_scale=target_scale)
