@@ -1,10 +1,11 @@
 """Small encoders for 28x28 and 32x32 images, heads, generators, graph convolution, language, points."""
 
 from .activations import recorded
-from .apply import apply_network
+from .apply import apply_network, weight_dtype
 from .class_pair_gate import ClassPairGate
 from .class_translator import ClassCritic, ClassTranslator, TranslatorTrainer
 from .cosine import CosineClassifier
+from .dilated import DilatedEncoder, draw_segments
 from .encoders import MLP, ConvEncoder, cifar_resnet18
 from .generator import VariationGenerator, noise_embeddings
 from .graph import gcn_matrix, mean_matrix, scale_by_degrees
@@ -24,11 +25,14 @@ __all__ = [
     "TranslatorTrainer",
     "ClassPairGate",
     "apply_network",
+    "weight_dtype",
     "MLP",
     "ClassCritic",
     "ClassTranslator",
     "ConvEncoder",
     "CosineClassifier",
+    "DilatedEncoder",
+    "draw_segments",
     "LanguageModel",
     "PatchEmbedding",
     "PositionedBlocks",

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-__all__ = ["apply_network"]
+from ..core.checks import check_callable, check_module, check_same_length, check_shapes, check_type
+
+__all__ = ["apply_network", "weight_dtype"]
 
 
 def apply_network(network: Callable[..., Any], shape: str, **inputs: Tensor) -> Tensor:
@@ -37,8 +39,16 @@ def apply_network(network: Callable[..., Any], shape: str, **inputs: Tensor) -> 
         Traceback (most recent call last):
         ValueError: images: Linear does not take shape (4, 5): ...
     """
+    check_callable(network=network)
+    check_type(str, shape=shape)
+    if not shape.split():
+        raise ValueError("shape: expected sizes, for example 'n d', got none")
+    for name, x in inputs.items():
+        check_type(Tensor, **{name: x})
+        check_shapes(**{name: (x, "...") if x.is_floating_point() else (x, "...", int)})
+    check_same_length(**inputs)
     names, kind = ", ".join(inputs), getattr(network, "__name__", type(network).__name__)
-    dtype = _dtype(network)
+    dtype = weight_dtype(network) if isinstance(network, nn.Module) else None
     values = [x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in inputs.values()]
     try:
         result = network(*values)
@@ -59,7 +69,7 @@ def apply_network(network: Callable[..., Any], shape: str, **inputs: Tensor) -> 
     return result
 
 
-def _dtype(network: Callable[..., Any]) -> torch.dtype | None:
-    if not isinstance(network, nn.Module):
-        return None
+def weight_dtype(network: nn.Module) -> torch.dtype | None:
+    """The dtype of a network's weights, which its input is to have; None where it has none."""
+    check_module(network=network)
     return next((p.dtype for p in network.parameters() if p.is_floating_point()), None)

@@ -33,7 +33,7 @@ from ..core.checks import (
     check_type,
 )
 from ..core.precision import full_precision
-from .apply import apply_network
+from .apply import apply_network, weight_dtype
 
 __all__ = ["ClassCritic", "ClassTranslator", "TranslatorLosses", "TranslatorTrainer", "critic_loss", "translator_loss"]
 
@@ -68,7 +68,7 @@ class ClassTranslator(nn.Module):
         """Move each image into its target class."""
         check_shapes(images=(images, f"n {self.channels} h w"), targets=(targets, "n", int))
         targets = check_labels(targets, len(images), name="targets", num_classes=self.num_classes)
-        x = images.to(self.layers[0].weight.dtype)
+        x = images.to(weight_dtype(self))
         classes = F.one_hot(targets, self.num_classes).to(x.dtype)[:, :, None, None]
         x = torch.cat([x, classes.expand(-1, -1, *images.shape[2:])], 1)  # (n, channels + classes, h, w)
         for layer in self.layers[:-1]:
@@ -111,7 +111,8 @@ def critic_loss(
         class_weight: of the cross-entropy, at least 0.
     """
     check_shapes(real=(real, "n"), class_logits=(class_logits, "n k"), generated=(generated, "m"))
-    labels = check_labels(labels, len(class_logits), num_classes=class_logits.shape[1])
+    both = "labels, class_logits"
+    labels = check_labels(labels, len(class_logits), name=both, num_classes=class_logits.shape[1])
     check_in_range(0, math.inf, class_weight=class_weight)
     adversarial = F.softplus(-real).mean() + F.softplus(generated).mean()
     return adversarial + class_weight * F.cross_entropy(class_logits, labels)
@@ -145,7 +146,8 @@ def translator_loss(
         reconstruction=(reconstruction, "n c h w"),
         images=(images, "n c h w"),
     )
-    targets = check_labels(targets, len(class_logits), name="targets", num_classes=class_logits.shape[1])
+    both = "targets, class_logits"
+    targets = check_labels(targets, len(class_logits), name=both, num_classes=class_logits.shape[1])
     check_in_range(0, math.inf, class_weight=class_weight, reconstruction_weight=reconstruction_weight)
     look = F.softplus(-generated).mean() + class_weight * F.cross_entropy(class_logits, targets)
     return look + reconstruction_weight * F.l1_loss(reconstruction, images)

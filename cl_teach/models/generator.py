@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from ..core.checks import check_count, check_generator, check_labels, check_shapes, check_type
 from ..core.precision import full_precision
+from .apply import apply_network, weight_dtype
 
 __all__ = ["VariationGenerator", "noise_embeddings"]
 
@@ -76,8 +77,8 @@ class VariationGenerator(nn.Module):
         """Decode the noised embeddings of the images."""
         channels, height, width = self.shape
         check_shapes(images=(images, f"n {channels} {height} {width}"), noise=(noise, f"n {self.dim}"))
-        dtype = self.decoder[0].weight.dtype
-        noised = noise_embeddings(self.encoder(images.to(dtype)), levels, noise)
+        dtype = weight_dtype(self)
+        noised = noise_embeddings(apply_network(self.encoder, "n d", images=images), levels, noise)
         return self.decoder(noised.to(dtype)).unflatten(1, self.shape)
 
     def loss(self, images: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from ..core.checks import check_count, check_in_range, check_positive, check_shapes, check_type
 from ..core.precision import full_precision
-from .apply import apply_network
+from .apply import apply_network, weight_dtype
 
 __all__ = ["JigsawHead", "Scattering", "ScatteringAdapter", "gabor", "morlet", "periodize"]
 
@@ -249,7 +249,7 @@ class JigsawHead(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """``(n, 9, feature_dim)`` features, tiles in shuffled order, to ``(n, permutations)`` logits."""
         check_shapes(features=(features, f"n 9 {self.feature_dim}"))
-        return self.order(self.tile(features.to(self.tile[0].weight.dtype)).flatten(1))
+        return self.order(self.tile(features.to(weight_dtype(self))).flatten(1))
 
 
 def _check_size(**sizes: tuple[int, int]) -> None:

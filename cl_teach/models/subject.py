@@ -12,9 +12,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_count, check_entries, check_shapes, check_type
+from ..core.checks import check_count, check_entries, check_shapes, check_type, finite_result
 from ..core.precision import full_precision
-from .apply import apply_network
+from .apply import apply_network, weight_dtype
 
 __all__ = ["Denoiser", "QueryTransformer", "SubjectReader", "SubjectTokens", "add_noise"]
 
@@ -109,7 +109,7 @@ class Denoiser(nn.Module):
                 "tokens.layers": (tokens.layers, f"{len(self.body)} b {d}"),
             },
         )
-        dtype = self.body[0].weight.dtype
+        dtype = weight_dtype(self)
         x, time, caption, visual = (t.to(dtype) for t in (noisy, time, caption, tokens.visual))
         clock = time[:, None, None].expand(-1, noisy.shape[1], 1)
         blocks = zip(self.body, self.text, self.picture, self.gate, tokens.layers.to(dtype), strict=True)
@@ -119,7 +119,8 @@ class Denoiser(nn.Module):
             where = gate(torch.cat([x, clock], 2)).sigmoid()  # (B, p, 1)
             seen = picture(x, visual, visual, need_weights=False)[0]
             x = x + text(x, words, words, need_weights=False)[0] + where * seen
-        return x
+        read = {"caption": caption, "tokens.visual": visual, "tokens.layers": tokens.layers}
+        return finite_result(x, noisy=noisy, time=time, **read)
 
 
 @full_precision

@@ -56,6 +56,7 @@ from ..core.checks import (
     check_labels,
     check_module,
     check_positive,
+    check_same_length,
     check_shapes,
     check_type,
 )
@@ -322,8 +323,9 @@ class AdaInf(nn.Module):
 
         BYOL has no negatives and does not look at the ids.
         """
+        check_same_length(images=images, ids=ids)
+        ids = check_labels(ids, name="ids")
         view1, view2 = (draw_view(images, strength, generator=generator) for strength in self.strengths)
-        ids = check_labels(ids, len(images), name="ids")
         z1, z2 = (apply_network(self.student, "n d", images=view) for view in (view1, view2))
         if self.predictor is None or self.teacher is None:
             return nt_xent_with_ids(z1, z2, ids, self.temperature)
@@ -418,7 +420,7 @@ def gaussian_augmentation(points: Tensor, nodes: Tensor, width: float) -> Tensor
 def _check_distribution(**vectors: Tensor) -> None:
     """Probabilities along the last dimension."""
     for name, x in vectors.items():
-        check_entries(0, 1 + 1e-6, **{name: x})
+        check_entries(0, 1 + 1e-6, open_low=False, **{name: x})
         worst = float((x.sum(-1) - 1).abs().max())
         if worst > 1e-5:
             raise ValueError(f"{name}: expected probabilities that sum to 1, got a sum that is off by {worst:.2g}")

@@ -47,6 +47,7 @@ from ..core.checks import (
     check_in_range,
     check_labels,
     check_module,
+    check_same_length,
     check_shapes,
     check_type,
 )
@@ -91,7 +92,8 @@ def translated_views(
     check_type((tuple, list), targets=targets)
     if len(targets) != 2:
         raise ValueError(f"targets: expected two, one a view, got {len(targets)}")
-    first, second = (check_labels(t, len(images), name=f"targets[{k}]") for k, t in enumerate(targets))
+    check_same_length(images=images, **{f"targets[{k}]": t for k, t in enumerate(targets)})
+    first, second = (check_labels(t, name=f"targets[{k}]") for k, t in enumerate(targets))
     return (
         apply_network(translator, "n c h w", images=images, targets=first),
         apply_network(translator, "n c h w", images=images, targets=second),
@@ -225,7 +227,8 @@ class CDvG(nn.Module):
             generator: of the targets and of the augmentation.
         """
         check_shapes(images=(images, "n c h w"), labels=(labels, "n", int))
-        targets = draw_targets(len(images), self.num_classes, common=self.common_targets, generator=generator)
+        drawn = draw_targets(len(images), self.num_classes, common=self.common_targets, generator=generator)
+        targets = (drawn[0].to(images.device), drawn[1].to(images.device))
         return self.compare(images, labels, targets, generator=generator)
 
     def compare(
@@ -239,12 +242,10 @@ class CDvG(nn.Module):
         """The losses for given targets, two times ``(n,)``; otherwise as `loss`."""
         check_shapes(images=(images, "n c h w"), labels=(labels, "n", int))
         check_batch(len(images), 2, name="images", why="to have a negative")
-        check_type((tuple, list), targets=targets)
-        targets = tuple(t.to(images.device) if isinstance(t, Tensor) else t for t in targets)
         views = translated_views(images, targets, self.translator)
-        if self.augment is not None:
-            views = [self.augment(view, generator=generator) for view in views]
-        features = [self._features(view) for view in views]  # 2 x (n, feature_dim)
+        features = [
+            self._features(view if self.augment is None else self.augment(view, generator=generator)) for view in views
+        ]  # 2 x (n, feature_dim)
         z1, z2 = (self.projector(h) for h in features)
         logits1, logits2 = (self.classifier(h) for h in features)
         return cdvg_loss(z1, z2, logits1, logits2, labels, self.temperature, weight=self.weight)
@@ -287,7 +288,11 @@ def minimal_change(x: Tensor, weights: Tensor, bias: float, target_score: Tensor
 def bias_share(weights: Tensor, signal: int) -> Tensor:
     """Share of the squared change of `minimal_change` on the coordinates after the first ``signal`` ones; scalar."""
     check_shapes(weights=(weights, "d"))
-    check_count(0, len(weights), signal=signal)
+    check_count(0, signal=signal)
+    if signal > len(weights):
+        raise ValueError(
+            f"signal, weights: expected at most as many coordinates as weights, {len(weights)}, got {signal}"
+        )
     direction, _ = _scaled(weights)
     return direction[signal:].square().sum() / direction.square().sum()
 

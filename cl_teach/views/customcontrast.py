@@ -47,6 +47,7 @@ from ..core.checks import (
     check_labels,
     check_shapes,
     check_type,
+    finite_result,
 )
 from ..core.contrast import check_temperature, softmax_contrast
 from ..core.precision import full_precision
@@ -263,7 +264,7 @@ class CustomContrast(nn.Module):
         check_shapes(pictures=(pictures, "b p c"))
         with torch.no_grad():
             features = apply_network(self.image_encoder, "b q d", pictures=pictures)
-        return self.reader(features)
+        return self._read(features, "pictures")
 
     def loss(
         self, frames: Tensor, captions: Tensor, *, generator: torch.Generator | None = None
@@ -277,6 +278,7 @@ class CustomContrast(nn.Module):
         """
         check_shapes(frames=(frames, "n f p c"), captions=(captions, "n w c"))
         check_batch(len(frames), 2, name="frames", why="to have a negative")
+        finite_result(frames.square().mean() + captions.square().mean(), frames=frames, captions=captions)
         clips = draw_clips(frames, generator=generator)
         where = frames.device if generator is None else generator.device
         noise = torch.randn(clips.target.shape, generator=generator, device=where).to(frames)
@@ -292,10 +294,11 @@ class CustomContrast(nn.Module):
             noise=(noise, "n p c"),
             time=(time, "n"),
         )
-        n = len(noise)
+        n, numbers = len(noise), {"clips.target": clips.target, "captions": captions, "noise": noise}
+        finite_result(torch.stack([x.square().mean() for x in (*clips, captions, noise)]), **numbers)
         with torch.no_grad():
             features = apply_network(self.image_encoder, "b q d", clips=torch.cat([clips.reference, clips.other]))
-        visual_summary, textual_summary, visual, layers = self.reader(features)  # of 2N pictures
+        visual_summary, textual_summary, visual, layers = self._read(features, "clips")  # of 2N pictures
         first = SubjectTokens(visual_summary[:n], textual_summary[:n], visual[:n], layers[:, :n])
         predicted = self.denoiser(add_noise(clips.target, noise, time), time, captions, first)
         diffusion = F.mse_loss(predicted.float(), noise.float())
@@ -305,3 +308,12 @@ class CustomContrast(nn.Module):
         appearance = macl(layers, labels, self.appearance_temperature, similarity=similarity)
         total = diffusion + self.cscl_weight * semantic + self.macl_weight * appearance
         return CustomContrastTerms(total, diffusion, semantic, appearance)
+
+    def _read(self, features: Tensor, name: str) -> SubjectTokens:
+        try:
+            tokens = self.reader(features)
+        except ValueError as error:
+            raise ValueError(f"{name}: the reader does not take their features: {error}") from error
+        for x in tokens:
+            finite_result(x, **{name: features})
+        return tokens

@@ -456,8 +456,8 @@ class GenView(nn.Module):
     def weigh(self, view1: Tensor, view2: Tensor) -> Tensor:
         """Weights ``(N,)`` of the pairs of this batch of ``(N, c, h, w)`` views."""
         check_shapes(view1=(view1, "n c h w"), view2=(view2, "n c h w"))
-        tokens = [apply_network(self.patches, "n p d", **x) for x in ({"view1": view1}, {"view2": view2})]
-        return quality_weights(pair_quality(*tokens, self.get_buffer("direction")).quality, self.gamma)
+        first, second = (apply_network(self.patches, "n p d", **x) for x in ({"view1": view1}, {"view2": view2}))
+        return quality_weights(pair_quality(first, second, self.get_buffer("direction")).quality, self.gamma)
 
     def loss(self, view1: Tensor, view2: Tensor, *, generator: torch.Generator | None = None) -> GenViewTerms:
         """The host's loss of ``(N, c, h, w)`` augmented views of the same images, at least two; nothing is drawn."""

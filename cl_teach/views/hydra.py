@@ -48,6 +48,7 @@ from ..core.checks import (
     check_generator,
     check_labels,
     check_module,
+    check_same_length,
     check_shapes,
 )
 from ..core.contrast import check_scale, check_temperature
@@ -253,14 +254,14 @@ class Hydra(nn.Module):
         """
         super().__init__()
         check_module(backbone=backbone)
-        check_count(feature_dim=feature_dim, width=width, hidden=hidden)
+        check_count(feature_dim=feature_dim, width=width, hidden=hidden, gate_hidden=gate_hidden)
         check_count(2, num_classes=num_classes)
         check_temperature(temperature)
         check_choice(KINDS, kind=kind)
         check_choice(FORMS, form=form)
         check_flag(learned_scale=learned_scale, gating=gating)
         self.backbone, self.feature_dim, self.num_classes = backbone, feature_dim, num_classes
-        self.kind, self.form = kind, form
+        self.kind, self.form, self.width = kind, form, width
         self.projector = nn.Sequential(
             nn.Linear(feature_dim, hidden), nn.ReLU(), nn.Linear(hidden, width), nn.LayerNorm(width)
         )
@@ -271,8 +272,8 @@ class Hydra(nn.Module):
 
     def forward(self, x: Tensor, labels: Tensor, partners: Tensor) -> Tensor:
         """Embeddings ``(N, width)`` of a batch x as they are compared: each in the subspace of its two classes."""
-        z, gate = self._embed(x, "x"), self._open(x, labels, partners)
-        return gate * z
+        gate = self._open(x, labels, partners)
+        return gate * self._embed(x, "x")
 
     def loss(
         self, x: Tensor, labels: Tensor, second: Tensor | None = None, *, generator: torch.Generator | None = None
@@ -285,6 +286,7 @@ class Hydra(nn.Module):
             second: another view of the same samples, for ``"two_view"`` only.
             generator: of the partner classes.
         """
+        check_same_length(x=x, labels=labels)
         partners = draw_partners(labels, self.num_classes, self.kind, generator=generator)
         return self.compare(x, labels, partners, second)
 
@@ -294,6 +296,9 @@ class Hydra(nn.Module):
             wanted = "a second view of the samples" if self.form == "two_view" else "None"
             raise ValueError(f"second: form={self.form!r} takes {wanted}, got {type(second).__name__}")
         gate = self._open(x, labels, partners)
+        if second is not None:
+            check_shapes(second=(second, "... k"))
+            check_same_length(x=x, second=second)
         features = self._features(x, "x")
         z = self.projector(features)  # (N, k)
         if self.form == "cosine":
@@ -322,8 +327,9 @@ class Hydra(nn.Module):
     def _open(self, x: Tensor, labels: Tensor, partners: Tensor) -> Tensor:
         """The gates ``(N, k)``."""
         check_shapes(x=(x, "... k"), labels=(labels, "n", int), partners=(partners, "n", int))
-        labels = check_labels(labels, len(x), num_classes=self.num_classes)
-        partners = check_labels(partners, len(x), name="partners", num_classes=self.num_classes)
+        check_same_length(x=x, labels=labels)
+        labels = check_labels(labels, num_classes=self.num_classes)
+        partners = check_labels(partners, name="partners", num_classes=self.num_classes)
         if self.gate is None:
-            return torch.ones(len(x), self.projector[2].out_features, device=x.device)
+            return torch.ones(len(x), self.width, device=x.device)
         return self.gate(labels, partners)

@@ -42,6 +42,7 @@ from ..core.checks import (
     check_generator,
     check_labels,
     check_module,
+    check_same_length,
     check_shapes,
     check_type,
 )
@@ -218,7 +219,9 @@ def pure_batches(labels: Tensor, batch_size: int, *, generator: torch.Generator 
     rounds = max(len(batches) for batches in cut)
     if rounds == 0:
         largest = max(len(group) for group in groups)
-        raise ValueError(f"batch_size: expected at most {largest}, the size of the largest group, got {batch_size}")
+        raise ValueError(
+            f"batch_size: expected at most {largest}, the size of the largest group of labels, got {batch_size}"
+        )
     rows = torch.stack([batches[r] for r in range(rounds) for batches in cut if r < len(batches)])
     rest = torch.cat([group[batches.numel() :] for group, batches in zip(groups, cut, strict=True)])
     return PureBatches(rows, labels[rows[:, 0]], rest)
@@ -287,7 +290,8 @@ class Stage(nn.Module):
         """
         check_shapes(x=(x, "... k"))
         check_generator(generator)
-        rows = check_labels(rows, len(x), name="rows", num_classes=len(self.labels))
+        check_same_length(x=x, rows=rows)
+        rows = check_labels(rows, name="rows", num_classes=len(self.labels))
         z1, z2 = (self(x if self.augment is None else self.augment(x, generator=generator)) for _ in range(2))
         return mcl_nt_xent(z1, z2, self.labels[rows], self.temperature)
 
@@ -376,6 +380,7 @@ class Multistage(nn.Module):
     """
 
     labels: Tensor
+    makers: dict[str, Callable[[], nn.Module] | None]
 
     def __init__(
         self,
@@ -460,19 +465,19 @@ class Multistage(nn.Module):
             raise RuntimeError("close_stage has not been called with such an encoder, so there is no representation")
         return integrate([apply_network(encoder, "n d", x=x) for encoder in encoders])
 
-    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """Make room for the stages of the checkpoint before they are loaded."""
         stage = len(self.encoders)
-        while (centers := f"{prefix}centers{stage}") in state:
-            self.register_buffer(f"centers{stage}", torch.zeros_like(state[centers]))
+        while (centers := f"{prefix}centers{stage}") in state_dict:
+            self.register_buffer(f"centers{stage}", torch.zeros_like(state_dict[centers]))
             for name, make in self.makers.items():
                 start = f"{prefix}{name}.{stage}."
-                weights = {key.removeprefix(start): x for key, x in state.items() if key.startswith(start)}
+                weights = {key.removeprefix(start): x for key, x in state_dict.items() if key.startswith(start)}
                 if weights or (name == "encoders"):
                     encoder = _WeightsOnly(weights) if make is None else make()
-                    self.get_submodule(name).append(encoder.eval().requires_grad_(False))
+                    getattr(self, name).append(encoder.eval().requires_grad_(False))
             stage += 1
-        super()._load_from_state_dict(state, prefix, *args, **kwargs)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 class _WeightsOnly(nn.Module):

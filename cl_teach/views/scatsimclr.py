@@ -180,7 +180,7 @@ def scatsimclr_terms(
         `ScatSimCLRTerms`.
     """
     check_shapes(z1=(z1, "n d"), z2=(z2, "n d"), logits=(logits, "m classes"), labels=(labels, "m", int))
-    labels = check_labels(labels, len(logits), num_classes=logits.shape[1])
+    labels = check_labels(labels, len(logits), name="labels, logits", num_classes=logits.shape[1])
     check_in_range(0, math.inf, pretext_weight=pretext_weight)
     contrastive, pretext = nt_xent(z1, z2, temperature), F.cross_entropy(logits, labels)
     return ScatSimCLRTerms(contrastive + pretext_weight * pretext, contrastive, pretext)

@@ -43,6 +43,7 @@ from ..core.checks import (
     check_labels,
     check_module,
     check_shapes,
+    finite_result,
 )
 from ..core.contrast import check_temperature
 from ..core.precision import full_precision
@@ -84,7 +85,7 @@ def gaussian_alignment(x: Tensor, y: Tensor, temperature: float = 0.5) -> Tensor
     r"""Mean of :math:`\lVert x_i - y_i\rVert^2/2\tau` over the rows of two ``(n, d)`` tensors."""
     check_shapes(x=(x, "n d"), y=(y, "n d"))
     check_temperature(temperature)
-    return _exponents((x - y).square().sum(1), temperature, x=x, y=y).mean()
+    return finite_result((x - y).square().sum(1).mean() / (2 * temperature), x=x, y=y, temperature=temperature)
 
 
 @full_precision
@@ -105,7 +106,7 @@ def gaussian_uniformity(x: Tensor, temperature: float = 0.5) -> Tensor:
     check_temperature(temperature)
     check_batch(len(x), 2, name="x", why="to have a pair")
     i, j = torch.triu_indices(len(x), len(x), 1, device=x.device)
-    exponents = _exponents((x[i] - x[j]).square().sum(1), temperature, x=x)  # (n(n-1)/2,)
+    exponents = finite_result((x[i] - x[j]).square().sum(1) / (2 * temperature), x=x, temperature=temperature)
     return (-exponents).logsumexp(0) - math.log(len(exponents))
 
 
@@ -125,7 +126,8 @@ def joint_concentration(c: Tensor, s: Tensor, temperature: float = 0.5) -> Tenso
     """
     check_shapes(c=(c, "n d"), s=(s, "n e"))
     check_temperature(temperature)
-    exponents = _exponents(_squared_distances(c) + _squared_distances(s), temperature, c=c, s=s)  # (n, n)
+    exponents = (_squared_distances(c) + _squared_distances(s)) / (2 * temperature)  # (n, n)
+    finite_result(exponents, c=c, s=s, temperature=temperature)
     return ((-exponents).logsumexp(1) - math.log(len(c))).mean()
 
 
@@ -188,6 +190,7 @@ def sepclr(
     check_batch(len(c1), 2, name="c1", why="to have a pair")
     weights = {"salient_weight": salient_weight, "infoless_weight": infoless_weight, "joint_weight": joint_weight}
     check_in_range(0, math.inf, **weights)
+    finite_result(4 * (s1.square().sum() + s2.square().sum()) / temperature, s1=s1, s2=s2, temperature=temperature)
     c1, c2 = normalize(c1), normalize(c2)
     t1, t2 = pin_background(s1, labels), pin_background(s2, labels)
     target, background = labels == 1, labels == 0
@@ -197,8 +200,8 @@ def sepclr(
     common = common + gaussian_uniformity(c1, temperature) + gaussian_uniformity(c2, temperature)
     salient = gaussian_alignment(s1[target], s2[target], temperature) if target.any() else zero
     salient = salient + gaussian_uniformity(t1, temperature) + gaussian_uniformity(t2, temperature)
-    sizes = torch.stack([s1, s2])[:, background].square().sum(2)  # (2, |B|)
-    infoless = _exponents(sizes, temperature, s1=s1, s2=s2).mean() if background.any() else zero
+    sizes = torch.stack([s1, s2])[:, background].square().sum(2) / (2 * temperature)  # (2, |B|)
+    infoless = sizes.mean() if background.any() else zero
     joint = (joint_concentration(c1, t1, temperature) + joint_concentration(c2, t2, temperature)) / 2
     loss = common + salient_weight * salient + infoless_weight * infoless + joint_weight * joint
     return SepCLRTerms(loss, common, salient, infoless, joint)
@@ -223,7 +226,7 @@ def attribute_alignment(s: Tensor, attribute: Tensor, temperature: float = 0.025
     check_batch(len(s), 2, name="s", why="to have a pair")
     i, j = torch.triu_indices(len(s), len(s), 1, device=s.device)
     near = torch.exp(-(attribute[i] - attribute[j]).square() / (2 * temperature))
-    return (near * _exponents((s[i] - s[j]).square(), 0.5, s=s)).mean()
+    return (near * finite_result((s[i] - s[j]).square(), s=s)).mean()
 
 
 class SepCLR(nn.Module):
@@ -289,14 +292,6 @@ class SepCLR(nn.Module):
         labels = check_labels(labels, len(view1), num_classes=2)
         (c1, s1), (c2, s2) = self.codes(view1), self.codes(view2)
         return sepclr(c1, c2, s1, s2, labels, self.temperature, **self.weights)
-
-
-def _exponents(squares: Tensor, temperature: float, **codes: Tensor) -> Tensor:
-    """Squared distances divided by twice the temperature; refuses codes that are too far apart for it."""
-    result = squares / (2 * temperature)
-    if not torch.compiler.is_compiling() and not torch.isfinite(result).all():
-        raise ValueError(f"{', '.join(codes)}, temperature: squared distances over it leave the range of the dtype")
-    return result
 
 
 def _squared_distances(x: Tensor) -> Tensor:

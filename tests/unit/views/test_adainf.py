@@ -9,23 +9,26 @@ from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import normalize, nt_xent
+from cl_teach.datasets import draw_intervals
+from cl_teach.models import MLP
 from cl_teach.views.adainf import (
     STRONG,
+    STRONG_ASYMMETRIC,
     WEAK,
-    augment,
+    WEAK_ASYMMETRIC,
+    AdaInf,
     copy_pairs_per_batch,
     draw_batches,
-    draw_intervals,
+    draw_view,
     gaussian_augmentation,
     labeling_error,
     laplacian_eigenvalues,
-    mix,
+    mix_real_and_generated,
     natural_weights,
     nt_xent_with_ids,
     real_share,
     real_weights,
     total_variation,
-    training_step,
 )
 
 Z1, Z2 = draw(5, 4), draw(5, 4, seed=1)
@@ -75,16 +78,16 @@ def test_distance_to_the_real_data_shrinks_by_the_generated_share():
 
 def test_a_mixture_repeats_real_images_only():
     real, generated = torch.arange(3.0)[:, None], torch.arange(10.0, 12.0)[:, None]
-    plain = mix(real, generated, 2)
+    plain = mix_real_and_generated(real, generated, 2)
     assert plain.images[:, 0].tolist() == [0, 1, 2, 0, 1, 2, 10, 11]
     assert plain.ids.tolist() == list(range(8)) and plain.is_real.sum() == 6
-    aware = mix(real, generated, 2, ids_of_images=True)
+    aware = mix_real_and_generated(real, generated, 2, ids_of_images=True)
     assert torch.equal(aware.ids[:3], aware.ids[3:6]) and len(aware.ids.unique()) == 5
-    assert torch.equal(mix(real, generated[:0], 1).images, real)
+    assert torch.equal(mix_real_and_generated(real, generated[:0], 1).images, real)
 
 
 def test_expected_pairs_of_copies_are_the_mean_over_all_batches():
-    ids = mix(torch.zeros(2, 1), torch.zeros(2, 1), 3, ids_of_images=True).ids.tolist()
+    ids = mix_real_and_generated(torch.zeros(2, 1), torch.zeros(2, 1), 3, ids_of_images=True).ids.tolist()
     counts = [sum(a == b for a, b in itertools.combinations(drawn, 2)) for drawn in itertools.combinations(ids, 4)]
     assert copy_pairs_per_batch(2, 2, 3, 4) == pytest.approx(sum(counts) / len(counts))
     assert copy_pairs_per_batch(50_000, 1_000_000, 10, 256) == pytest.approx(0.065, abs=0.005)
@@ -100,7 +103,7 @@ def test_the_weak_augmentation_lies_within_the_strong_one_and_changes_less():
     assert WEAK.smallest_crop > STRONG.smallest_crop and WEAK.jitter_probability < STRONG.jitter_probability
     assert all(a <= b for a, b in zip(WEAK.jitter, STRONG.jitter, strict=True))
     images = torch.rand(1, 3, 8, 8, generator=torch.Generator().manual_seed(0)).repeat(200, 1, 1, 1)
-    weak, strong = (augment(images, s, generator=torch.Generator().manual_seed(0)) for s in (WEAK, STRONG))
+    weak, strong = (draw_view(images, s, generator=torch.Generator().manual_seed(0)) for s in (WEAK, STRONG))
     assert weak.shape == images.shape and weak.min() >= 0 and weak.max() <= 1
     assert weak.mean((2, 3)).std(0).mean() < 0.9 * strong.mean((2, 3)).std(0).mean()
 
@@ -136,9 +139,9 @@ def test_bad_input_names_the_argument():
     with pytest.raises(TypeError, match="z1"):
         nt_xent_with_ids(Z1.long(), Z2, IDS)
     with pytest.raises(ValueError, match="copies"):
-        mix(Z1, Z2, 0)
+        mix_real_and_generated(Z1, Z2, 0)
     with pytest.raises(ValueError, match="generated"):
-        mix(Z1, Z2[:, :2])
+        mix_real_and_generated(Z1, Z2[:, :2])
     with pytest.raises(ValueError, match="batch_size"):
         copy_pairs_per_batch(2, 2, 1, 5)
     with pytest.raises(ValueError, match="augmentation"):
@@ -178,11 +181,56 @@ def test_training_on_a_mixture_lowers_the_loss(ids_of_images):
     generator = torch.Generator().manual_seed(0)
     patches = torch.rand(80, 1, 2, 2, generator=generator)
     images = nn.functional.interpolate(patches, size=8, mode="bilinear")  # smooth, so that crops resemble each other
-    mixture = mix(images[:20], images[20:], 3, ids_of_images=ids_of_images)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU(), nn.Linear(64, 16))
-    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
-    losses = [
-        training_step(model, optimizer, mixture, indices, generator=generator)
-        for indices in draw_batches(120, 32, 150, generator=generator)
-    ]
+    mixture = mix_real_and_generated(images[:20], images[20:], 3, ids_of_images=ids_of_images)
+    method = AdaInf(nn.Sequential(nn.Flatten(), nn.Linear(64, 64), nn.ReLU()), nn.Linear(64, 16))
+    optimizer, losses = torch.optim.Adam(method.parameters(), lr=3e-3), []
+    for indices in draw_batches(120, 32, 150, generator=generator):
+        loss = method.loss(mixture.images[indices], mixture.ids[indices], generator=generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
     assert sum(losses[-20:]) < 0.9 * sum(losses[:20])
+
+
+def test_asymmetric_hosts_keep_their_jitter_and_solarize_second_views_only():
+    for strong, weak in zip(STRONG_ASYMMETRIC, WEAK_ASYMMETRIC, strict=True):
+        assert weak.jitter == strong.jitter and weak.jitter_probability < strong.jitter_probability
+        assert weak.smallest_crop > strong.smallest_crop and weak.blur == strong.blur == 0
+    assert [s.solarization for s in WEAK_ASYMMETRIC] == [s.solarization for s in STRONG_ASYMMETRIC] == [0, 0.2]
+    images = torch.full((500, 1, 4, 4), 0.9)  # no crop changes it, and no jitter makes it dark
+    plain = WEAK_ASYMMETRIC[1]._replace(jitter_probability=0.0)
+    views = draw_view(images, plain, generator=torch.Generator().manual_seed(0)).mean((1, 2, 3))
+    solarized = (views - 0.1).abs() < 1e-5
+    assert 0.15 < solarized.float().mean() < 0.25 and ((views - 0.9).abs() < 1e-5)[~solarized].all()
+
+
+def test_with_a_predictor_the_host_is_byol():
+    torch.manual_seed(0)
+    method = AdaInf(nn.Flatten(), nn.Linear(16, 6), MLP([6, 8, 6], norm="none"), momentum=0.9)
+    assert method.strengths == WEAK_ASYMMETRIC
+    images, ids = torch.rand(5, 1, 4, 4), torch.zeros(5, dtype=torch.long)
+    generator = torch.Generator().manual_seed(0)
+    views = [draw_view(images, s, generator=generator) for s in WEAK_ASYMMETRIC]
+    z, k = ([network(view) for view in views] for network in (method.student, method.teacher))
+    cosines = [nn.functional.cosine_similarity(method.predictor(z[a]), k[1 - a]).mean() for a in (0, 1)]
+    loss = method.loss(images, ids, generator=torch.Generator().manual_seed(0))
+    assert torch.allclose(loss, 4 - 2 * sum(cosines), atol=1e-6)
+    before = method.teacher.network[1].weight.clone()
+    with torch.no_grad():
+        method.student[1].weight.add_(1)
+    method.after_step()
+    assert torch.allclose(method.teacher.network[1].weight, before + 0.1, atol=1e-6)
+
+
+def test_labels_of_any_number_and_kind_give_the_same_error():
+    A, weights = draw(6, 4).softmax(1), draw(6, seed=1).softmax(0)
+    labels = torch.tensor([0, 1, 1, 0, 2, 2])
+    right = labeling_error(A, weights, labels)
+    for other in (labels.int(), labels.to(torch.uint8), 10**12 + labels):
+        assert torch.equal(labeling_error(A, weights, other), right)
+
+
+def test_a_narrow_augmentation_stays_at_the_nearest_node():
+    A = gaussian_augmentation(torch.tensor([0.1, 0.6]), torch.linspace(0, 1, 3), 1e-30)
+    assert A.tolist() == [[1, 0, 0], [0, 1, 0]]

@@ -8,18 +8,21 @@ from torch import nn
 from torch.nn import functional as F
 from unit_helpers import draw
 
-from cl_teach.models.generator import ClassCritic, ClassTranslator
+from cl_teach.datasets import color_by_label
+from cl_teach.models.class_translator import (
+    ClassCritic,
+    ClassTranslator,
+    TranslatorTrainer,
+    critic_loss,
+    translator_loss,
+)
 from cl_teach.views.cdvg import (
     CDvG,
-    TranslatorTrainer,
     bias_share,
     cdvg_loss,
-    color_by_label,
-    critic_loss,
     draw_targets,
     minimal_change,
     translated_views,
-    translator_loss,
 )
 
 Z1, Z2, O1, O2 = draw(5, 6), draw(5, 6, seed=1), draw(5, 3, seed=2), draw(5, 3, seed=3)
@@ -33,7 +36,7 @@ def test_loss_is_the_loop_over_views():
     for i in range(10):
         s = [(z[i] @ z[j] / 0.3).item() for j in range(10)]
         contrast += math.log(sum(math.exp(s[j]) for j in range(10) if j != i)) - s[(i + 5) % 10]
-    terms = cdvg_loss(Z1, Z2, O1, O2, LABELS, 0.3, 0.7)
+    terms = cdvg_loss(Z1, Z2, O1, O2, LABELS, 0.3, weight=0.7)
     assert terms.cross_entropy.item() == pytest.approx(ce) and terms.contrastive.item() == pytest.approx(contrast / 10)
     assert terms.loss.item() == pytest.approx(ce + 0.07 * contrast)
 
@@ -100,10 +103,11 @@ def test_targets_cover_all_classes_or_are_common():
 def test_losses_of_translator_and_critic_are_their_sums():
     real, fake, logits = draw(5), draw(5, seed=1), O1
     expected = (1 + (-real).exp()).log().mean() + (1 + fake.exp()).log().mean() + 2 * F.cross_entropy(logits, LABELS)
-    assert torch.allclose(critic_loss(real, fake, logits, LABELS, 2.0), expected)
+    assert torch.allclose(critic_loss(real, fake, logits, LABELS, class_weight=2.0), expected)
     images, back = draw(5, 3, 2, 2), draw(5, 3, 2, 2, seed=1)
     expected = (1 + (-fake).exp()).log().mean() + 2 * F.cross_entropy(logits, LABELS) + 3 * (images - back).abs().mean()
-    assert torch.allclose(translator_loss(fake, logits, LABELS, back, images, 2.0, 3.0), expected)
+    weights = {"class_weight": 2.0, "reconstruction_weight": 3.0}
+    assert torch.allclose(translator_loss(fake, logits, LABELS, back, images, **weights), expected)
 
 
 def make(weight=1.0, translator=None):
@@ -118,10 +122,10 @@ def test_translator_is_frozen_and_both_views_are_translated():
     assert method.encoder.training and not translator.training
     method = make()
     images, targets = draw(6, 3, 8, 8).float().sigmoid(), draw_targets(6, 4, generator=torch.Generator().manual_seed(0))
-    method.step(images, LABELS.repeat(2)[:6], targets).loss.backward()
+    method.compare(images, LABELS.repeat(2)[:6], targets).loss.backward()
     assert all(p.grad is None for p in method.translator.parameters())
     assert all(p.grad is not None for p in method.encoder.parameters())
-    views = translated_views(method.translator, images, targets)
+    views = translated_views(images, targets, method.translator)
     for view, target in zip(views, targets, strict=True):
         assert torch.equal(view, method.translator(images, target)) and not torch.allclose(view, images, atol=1e-2)
 
@@ -131,10 +135,10 @@ def test_perfect_translator_and_encoder_of_content_make_equal_views():
     gray, palette = draw(6, 1, 8, 8).float().sigmoid(), torch.eye(4)[:, :3] + 0.1
 
     def translator(images, targets):
-        return color_by_label(images.amax(1, keepdim=True), palette[targets], torch.zeros(len(images), 3))
+        return color_by_label(images.amax(1, keepdim=True), palette.clamp(max=1)[targets], torch.zeros(len(images), 3))
 
     targets = draw_targets(6, 4, generator=torch.Generator().manual_seed(0))
-    a, b = translated_views(translator, gray, targets)
+    a, b = translated_views(gray, targets, translator)
     shape = [(x / x.amax((1, 2, 3), keepdim=True)).amax(1).flatten(1) for x in (a, b)]
     assert not torch.allclose(a, b) and torch.allclose(*shape, atol=1e-6)
 
@@ -159,7 +163,7 @@ def fit(method, images, labels, generator, steps=120):
     losses = []
     for _ in range(steps):
         i = torch.randint(len(images), (64,), generator=generator)
-        terms = method.step(images[i], labels[i], draw_targets(64, 4, generator=generator))
+        terms = method.loss(images[i], labels[i], generator=generator)
         optimizer.zero_grad()
         terms.loss.backward()
         optimizer.step()
@@ -176,8 +180,8 @@ def test_views_of_the_translator_remove_the_bias():
     translator = ClassTranslator(3, 4, width=24)
     trainer = TranslatorTrainer(translator, ClassCritic(3, 4, width=12), 4, learning_rate=5e-3)
     for _ in range(250):
-        i, targets = torch.randint(600, (64,), generator=generator), torch.randint(4, (64,), generator=generator)
-        trainer.step(images[i], labels[i], targets)
+        i = torch.randint(600, (64,), generator=generator)
+        trainer.step((images[i], labels[i]), generator=generator)
 
     def accuracy(method, images, labels):
         with torch.no_grad():
@@ -199,8 +203,8 @@ def test_views_of_the_translator_remove_the_bias():
 @pytest.mark.parametrize(
     ("call", "says", "error"),
     [
-        (lambda: cdvg_loss(Z1, Z2[:3], O1, O2, LABELS), "z1, z2", ValueError),
-        (lambda: cdvg_loss(Z1[:3], Z2[:3], O1, O2, LABELS), "z1, logits1", ValueError),
+        (lambda: cdvg_loss(Z1, Z2[:3], O1, O2, LABELS), "z2", ValueError),
+        (lambda: cdvg_loss(Z1[:3], Z2[:3], O1, O2, LABELS), "logits1", ValueError),
         (lambda: cdvg_loss(Z1, Z2, O1, O2, LABELS + 1), "labels.*below", ValueError),
         (lambda: cdvg_loss(Z1, Z2, O1, O2, LABELS.double()), "labels", TypeError),
         (lambda: cdvg_loss(Z1, Z2, O1, O2, LABELS, 0.0), "temperature", ValueError),
@@ -208,10 +212,10 @@ def test_views_of_the_translator_remove_the_bias():
         (lambda: minimal_change(Z1, torch.zeros(6).double(), 0.0, Z1[:, 0]), "weights", ValueError),
         (lambda: bias_share(Z1[0], 7), "signal", ValueError),
         (lambda: draw_targets(3, 1), "num_classes", ValueError),
-        (lambda: color_by_label(draw(2, 1, 4, 4), draw(3, 3), draw(3, 3)), "gray, colors", ValueError),
-        (lambda: translated_views(Identity(), draw(5, 3, 4, 4), (LABELS, LABELS[:2])), r"targets\[1\]", ValueError),
+        (lambda: color_by_label(draw(2, 1, 4, 4), draw(3, 3), draw(3, 3)), "colors", ValueError),
+        (lambda: translated_views(draw(5, 3, 4, 4), (LABELS, LABELS[:2]), Identity()), r"targets\[1\]", ValueError),
         (lambda: make(weight=-1.0), "weight", ValueError),
-        (lambda: make().step(draw(1, 3, 8, 8), LABELS[:1], (LABELS[:1],) * 2), "at least 2 rows", ValueError),
+        (lambda: make().loss(draw(1, 3, 8, 8), LABELS[:1]), "at least 2 rows", ValueError),
     ],
 )
 def test_bad_input_is_named(call, says, error):

@@ -8,13 +8,12 @@ from torch import nn
 from torch.nn import functional as F
 from unit_helpers import draw
 
-from cl_teach.models import MLP
-from cl_teach.models.generator import VariationGenerator
+from cl_teach.datasets import draw_scenes
+from cl_teach.models import MLP, VariationGenerator
 from cl_teach.views.genview import (
     Foreground,
     GenView,
     draw_choice,
-    draw_scenes,
     fit_foreground,
     foreground_ratio,
     generate_variations,
@@ -22,7 +21,7 @@ from cl_teach.views.genview import (
     noise_level,
     pair_quality,
     patch_tokens,
-    pool,
+    pool_patches,
     principal_direction,
     quality_weights,
     soft_masks,
@@ -165,7 +164,7 @@ def test_foreground_is_found_and_known_background_fixes_its_sign():
         found = fit_foreground(t, BORDER, share=0.5)
         assert torch.corrcoef(torch.stack([foreground_ratio(t, found), sizes / 9]))[0, 1] > 0.95
         front, _ = soft_masks(t, found.direction)
-        assert pool(pictures.foreground[..., None].float(), front).mean() > 0.8
+        assert pool_patches(pictures.foreground[..., None].float(), front).mean() > 0.8
     share = (tokens @ found.direction).flatten()
     assert (share > fit_foreground(tokens, BORDER, share=0.35).threshold).float().mean() < 0.6
 
@@ -192,7 +191,7 @@ def test_every_image_is_varied_at_the_level_of_its_own_foreground():
     images = scenes(8, generator, sizes=torch.arange(1, 9))[0].images
     foreground, model = fit_foreground(patch_tokens(images), BORDER, share=0.5), VariationGenerator((1, 12, 12), dim=8)
     noise = torch.randn(8, 8, generator=generator)
-    generated = generate_variations(images, model, patch_tokens, foreground, noise)
+    generated = generate_variations(images, noise, generate=model, patches=patch_tokens, foreground=foreground)
     levels = noise_level(foreground_ratio(patch_tokens(images), foreground))
     assert levels.unique().numel() >= 4 and not generated.requires_grad
     for i in range(8):
@@ -201,7 +200,7 @@ def test_every_image_is_varied_at_the_level_of_its_own_foreground():
     encoder = nn.Sequential(nn.Flatten(), nn.Linear(144, 8))
     method = GenView(encoder, nn.Linear(8, 4), nn.Linear(4, 4), patch_tokens, foreground.direction)
     views = insert_generated(images, generated, draw_choice(8, generator=generator))
-    terms = method.step(*views)
+    terms = method.loss(*views)
     assert terms.weights.std() > 0.01 and torch.isfinite(terms.loss)
 
 
@@ -217,15 +216,18 @@ def test_more_noise_is_safe_where_the_subject_is_large():
     model = VariationGenerator((1, 12, 12), dim=64, hidden=256)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     for _ in range(300):
-        model.train_step(optimizer, batch(128)[0].images, torch.randn(128, 64, generator=generator))
+        loss = model.loss(batch(128)[0].images, generator=generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
     pictures, things, sizes = batch(2000)
     clean, _ = scenes(100, generator, sizes=torch.full((100,), 8), things=torch.arange(100))
-    prototypes = pool(patch_tokens(clean.images), clean.foreground / 8.0)
+    prototypes = pool_patches(patch_tokens(clean.images), clean.foreground / 8.0)
 
     def kept(levels):
         with torch.no_grad():
             new = model(pictures.images, levels, torch.randn(2000, 64, generator=generator))
-        front = pool(patch_tokens(new), pictures.foreground / sizes[:, None])
+        front = pool_patches(patch_tokens(new), pictures.foreground / sizes[:, None])
         right = torch.cdist(front, prototypes).argmin(1) == things
         return right.float(), (new - pictures.images).square().mean().sqrt()
 
@@ -259,11 +261,11 @@ def train(gamma, host="mocov3", steps=120, classes=6, seed=0):
     losses = []
     for _ in range(steps):
         view1, view2, _, _ = pairs(64, generator, classes)
-        loss = method.step(view1, view2).loss
+        loss = method.loss(view1, view2).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        method.update()
+        method.after_step()
         losses.append(loss.item())
     view1, view2, things, lost = pairs(1000, generator, classes)
     with torch.no_grad():
@@ -296,7 +298,7 @@ def test_gamma_zero_is_the_host_and_the_patch_encoder_stays_frozen():
     method = GenView(encoder, nn.Linear(8, 4), nn.Linear(4, 4), patches, torch.ones(4), gamma=0.0).train()
     assert encoder.training and not patches.training
     a, b = draw(5, 1, 4, 4).float(), draw(5, 1, 4, 4, seed=1).float()
-    terms = method.step(a, b)
+    terms = method.loss(a, b)
     p, k = [method.predictor(method.student(x)) for x in (a, b)], [method.student(x) for x in (a, b)]
     assert torch.allclose(terms.loss, weighted_moco_loss(*p, *k, torch.ones(5))) and (terms.weights == 1).all()
     terms.loss.backward()
@@ -307,7 +309,7 @@ def test_gamma_zero_is_the_host_and_the_patch_encoder_stays_frozen():
     ("call", "says", "error"),
     [
         (lambda: soft_masks(T1, V[:3]), "direction", ValueError),
-        (lambda: pair_quality(T1, T2[:3], V), "tokens1, tokens2", ValueError),
+        (lambda: pair_quality(T1, T2[:3], V), "tokens2", ValueError),
         (lambda: pair_quality(T1.long(), T2.long(), V), "tokens", TypeError),
         (lambda: quality_weights(V, -1.0), "gamma", ValueError),
         (lambda: weighted_moco_loss(Q1, Q2, K1, K2[:3], WEIGHTS), "k2", ValueError),

@@ -1,23 +1,29 @@
 """Zhang et al. (2024): negatives from the anchor's own cluster, stage after stage."""
 
+import copy
+import math
+
 import pytest
 import torch
+from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import clip_loss, cosine_similarity, normalize, nt_xent
+from cl_teach.datasets import draw_two_features
 from cl_teach.evaluation import linear_probe
 from cl_teach.models import MLP
+from cl_teach.training import fit
 from cl_teach.views.mcl import (
     Multistage,
-    cluster,
+    PairStage,
+    Stage,
+    cluster_directions,
     combine_labels,
-    draw_two_features,
     group_means,
     integrate,
     mcl_clip,
     mcl_nt_xent,
     pure_batches,
-    train_stage,
 )
 
 Z1, Z2 = draw(7, 4), draw(7, 4, seed=1)
@@ -38,12 +44,12 @@ def test_losses_equal_loops_over_anchors():
         forth = sum((5 * u[i] @ v[j]).exp() for j in range(7) if Y[j] == Y[i]).log()
         back = sum((5 * v[i] @ u[j]).exp() for j in range(7) if Y[j] == Y[i]).log()
         pairs.append((forth + back) / 2 - 5 * u[i] @ v[i])
-    assert torch.allclose(mcl_clip(Z1, Z2, Y, 5.0, reduction="none"), torch.stack(pairs))
+    assert torch.allclose(mcl_clip(Z1, Z2, Y, math.log(5), reduction="none"), torch.stack(pairs))
 
 
 def test_one_label_for_all_gives_the_plain_losses():
     assert torch.allclose(mcl_nt_xent(Z1, Z2, SAME, 0.3), nt_xent(Z1, Z2, 0.3))
-    assert torch.allclose(mcl_clip(Z1, Z2, SAME, 5.0), clip_loss(Z1, Z2, torch.tensor(5.0).double().log()))
+    assert torch.allclose(mcl_clip(Z1, Z2, SAME, math.log(5)), clip_loss(Z1, Z2, math.log(5)))
 
 
 @pytest.mark.parametrize("loss", [mcl_nt_xent, mcl_clip])
@@ -82,7 +88,9 @@ def test_zero_and_equal_embeddings_at_a_low_temperature_stay_finite():
     z = torch.zeros(4, 3)
     z[2:] = 1
     z.requires_grad_()
-    loss = mcl_nt_xent(z, z, torch.tensor([0, 0, 1, 2]), 0.005) + mcl_clip(z, z, torch.tensor([0, 1, 1, 1]), 200.0)
+    loss = mcl_nt_xent(z, z, torch.tensor([0, 0, 1, 2]), 0.005) + mcl_clip(
+        z, z, torch.tensor([0, 1, 1, 1]), math.log(200)
+    )
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(z.grad).all()
 
@@ -117,7 +125,7 @@ def test_clusters_find_separate_directions_whatever_the_lengths():
     direction = torch.arange(60) % 3
     lengths = torch.rand(60, 1, generator=torch.Generator().manual_seed(0), dtype=torch.float64) + 0.1
     features = lengths * (torch.eye(3, dtype=torch.float64)[direction] + 0.05 * draw(60, 3))
-    found, centers = cluster(features, 3)
+    found, centers = cluster_directions(features, 3)
     assert torch.equal(found[:, None] == found[None], direction[:, None] == direction[None])
     assert torch.equal((normalize(features) @ centers.T).argmax(1), found)
 
@@ -134,8 +142,23 @@ def test_longer_stages_weigh_more_in_the_integrated_cosine():
 GENERATOR = torch.Generator()
 
 
-def jitter(x):
-    return x + 0.35 * torch.randn(x.shape, generator=GENERATOR)
+def jitter(x, generator):
+    return x + 0.35 * torch.randn(x.shape, generator=generator)
+
+
+def train(encoder, data, labels, steps, *, pure=True, batch_size=128):
+    """Losses of every step, in batches of one label or in mixed ones."""
+    stage = Stage(encoder, labels, augment=jitter)
+    optimizer, losses = torch.optim.Adam(stage.parameters(), lr=3e-3), []
+    while len(losses) < steps:
+        groups = labels if pure else torch.zeros_like(labels)
+        for rows in pure_batches(groups, batch_size, generator=GENERATOR).rows[: steps - len(losses)]:
+            loss = stage.loss(data[rows], rows, generator=GENERATOR)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    return losses
 
 
 def new_encoder(seed):
@@ -148,8 +171,8 @@ def first_stage():
     data = draw_two_features(2048, generator=GENERATOR)
     method = Multistage(2048, clusters=5)
     encoder = new_encoder(0)
-    losses = train_stage(encoder, data.x, method.labels, jitter, steps=200, generator=GENERATOR)
-    method.close_stage(encoder, data.x)
+    losses = train(encoder, data.x, method.labels, 200)
+    method.close_stage(encoder, data.x, generator=GENERATOR)
     return data, method, losses
 
 
@@ -158,8 +181,8 @@ def test_a_second_stage_inside_clusters_learns_what_the_first_left_out():
     plain = Multistage(2048, clusters=5)
     plain.encoders.append(method.encoders[0])
     encoder, ordinary = new_encoder(1), new_encoder(1)
-    second = train_stage(encoder, data.x, method.labels, jitter, steps=200, generator=GENERATOR)
-    train_stage(ordinary, data.x, plain.labels, jitter, steps=200, generator=GENERATOR)
+    second = train(encoder, data.x, method.labels, 200)
+    train(ordinary, data.x, plain.labels, 200)
     method.close_stage(encoder, data.x)
     plain.close_stage(ordinary, data.x)
     for losses in (first, second):
@@ -179,27 +202,112 @@ def test_closed_stages_are_frozen_and_pure_and_masked_training_both_run():
     data, method, _ = first_stage()
     assert not any(p.requires_grad for p in method.encoders[0].parameters())
     assert method.labels.unique().numel() == 5 and method.centers0.shape == (5, 2)
-    losses = train_stage(
-        new_encoder(3), data.x, method.labels, jitter, steps=40, pure=False, batch_size=64, generator=GENERATOR
-    )
+    losses = train(new_encoder(3), data.x, method.labels, 40, pure=False, batch_size=64)
     assert len(losses) == 40 and sum(losses[-5:]) < sum(losses[:5])
+    assert not method.train().encoders[0].training
+
+
+def test_the_loop_of_the_book_trains_stages_with_mixed_and_with_pure_batches():
+    data, method, _ = first_stage()
+    stage = Stage(new_encoder(1), method.labels, augment=jitter)
+    options = {"epochs": 1, "progress": False, "learning_rate": 3e-3}
+    mixed = fit(stage, stage.loss, (data.x, torch.arange(2048)), batch_size=128, **options)
+    rows = pure_batches(method.labels, 128, generator=GENERATOR).rows
+    pure = fit(stage, lambda x, i: stage.loss(x[0], i[0]), (data.x[rows], rows), batch_size=1, **options)
+    assert len(mixed.losses) == 16 and len(pure.losses) == len(rows)
+
+
+def make_pairs(n):
+    """Images of an easy and a hard feature, and texts that say both."""
+    generator = torch.Generator().manual_seed(3)
+    data = draw_two_features(n, generator=generator)
+    texts = torch.cat([torch.eye(5)[data.easy], torch.eye(4)[data.hard]], 1)
+    return data, texts
+
+
+def test_image_text_stages_train_cluster_by_images_and_give_both_representations():
+    data, texts = make_pairs(600)
+    method, generator = Multistage(600, clusters=5), torch.Generator().manual_seed(0)
+    for number in range(2):
+        torch.manual_seed(number)
+        stage = PairStage(MLP([40, 32, 2], norm="none"), MLP([9, 32, 2], norm="none"), method.labels)
+        optimizer, losses = torch.optim.Adam(stage.parameters(), lr=1e-2), []
+        for _ in range(120):
+            rows = torch.randperm(600, generator=generator)[:100]
+            loss = stage.loss(data.x[rows], texts[rows], rows)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            stage.after_step()
+            losses.append(loss.item())
+        assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
+        method.close_stage(stage.encoder, data.x, stage.text_encoder, generator=generator)
+    images, words = method(data.x), method.embed_texts(texts)
+    assert images.shape == words.shape == (600, 4)
+    own = cosine_similarity(images, words).diagonal().mean()
+    assert own > cosine_similarity(images, words.roll(1, 0)).diagonal().mean() + 0.3
+    assert torch.equal(method.labels // 5, method.labels // 5 % 5) and method.labels.max() < 25
+
+
+def test_a_runaway_scale_is_clamped_after_the_step():
+    stage = PairStage(nn.Linear(3, 2), nn.Linear(4, 2), SAME)
+    with torch.no_grad():
+        stage.log_scale.fill_(60.0)
+    stage.after_step()
+    assert stage.log_scale.item() == pytest.approx(math.log(100))
+
+
+def test_a_fresh_object_loads_a_checkpoint_and_goes_on_as_if_never_stopped():
+    x = draw(40, 5).float()
+
+    def encoder():
+        return nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4))
+
+    method = Multistage(40, 3)
+    for seed in range(2):
+        torch.manual_seed(seed)
+        method.close_stage(encoder(), x, generator=torch.Generator().manual_seed(seed))
+    state = method.state_dict()
+    whole, weights = Multistage(40, 3, make_encoder=encoder), Multistage(40, 3)
+    for fresh in (whole, weights):
+        fresh.load_state_dict(state)
+        assert all(torch.equal(a, b) for a, b in zip(fresh.state_dict().values(), state.values(), strict=True))
+        again = Multistage(40, 3)
+        again.load_state_dict(fresh.state_dict())  # and once more
+    assert torch.equal(whole(x), method(x)) and not whole.encoders[0].training
+    with pytest.raises(ValueError, match="make_encoder"):
+        weights(x)
+    torch.manual_seed(2)
+    third = encoder()
+    for stopped_or_not in (method, whole, weights):
+        torch.manual_seed(3)
+        stopped_or_not.close_stage(copy.deepcopy(third), x, generator=torch.Generator().manual_seed(2))
+    assert torch.equal(method.labels, whole.labels) and torch.equal(method.labels, weights.labels)
+
+
+def test_labels_of_any_integer_type_combine_to_the_same():
+    stages = torch.tensor([[3, 9]] * 3)
+    for dtype in (torch.uint8, torch.int8, torch.int16, torch.int32):
+        assert combine_labels(stages.to(dtype), 10).tolist() == [[3, 9], [33, 99], [333, 999]]
+    with pytest.raises(ValueError, match="int64"):
+        combine_labels(torch.zeros(20, 2, dtype=torch.long), 10)
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: mcl_nt_xent(Z1, Z2[:3], Y), "z1, z2"),
+        (lambda: mcl_nt_xent(Z1, Z2[:3], Y), "z2"),
         (lambda: mcl_nt_xent(Z1, Z2, Y[:3]), "labels"),
         (lambda: mcl_nt_xent(Z1, Z2, Y, 0.0), "temperature"),
-        (lambda: mcl_clip(Z1, Z2, Y, -1.0), "scale"),
-        (lambda: mcl_clip(Z1, Z2[:, :2], Y), "image, text"),
-        (lambda: combine_labels(Y, 3), "stage_labels.*one row a stage"),
+        (lambda: mcl_clip(Z1, Z2, Y, 100.0), "log_scale"),
+        (lambda: mcl_clip(Z1, Z2[:, :2], Y), "text"),
+        (lambda: combine_labels(Y, 3), "stage_labels: expected shape"),
         (lambda: combine_labels(Y[None], 3), "stage_labels.*below"),
-        (lambda: cluster(Z1, 8), "features: needs at least 8"),
-        (lambda: pure_batches(Y, 4), "batch_size: expected at most 3"),
+        (lambda: cluster_directions(Z1, 8), "features: needs at least 8"),
+        (lambda: pure_batches(Y, 4), "batch_size.*expected at most 3"),
         (lambda: integrate([]), "features"),
-        (lambda: Multistage(6).close_stage(torch.nn.Identity(), Z1), "labels, data"),
-        (lambda: integrate([Z1, Z2[:3]]), "equally many rows"),
+        (lambda: Multistage(6).close_stage(torch.nn.Identity(), Z1), "data: expected the 6"),
+        (lambda: integrate([Z1, Z2[:3]]), r"features\[1\]"),
     ],
 )
 def test_bad_input_is_named(call, says):

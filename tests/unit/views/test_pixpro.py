@@ -18,8 +18,7 @@ from cl_teach.views.pixpro import (
     pix_contrast,
     pixpro,
     positive_cells,
-    propagate,
-    training_step,
+    propagate_cells,
 )
 
 X1, X2, K1, K2 = (draw(3, 4, 2, 3, seed=s) for s in range(4))
@@ -59,7 +58,7 @@ def test_losses_equal_loops_over_cells():
 
 def test_propagation_equals_a_loop_over_cells():
     g = draw(3, 4, 2, 3, seed=9)
-    y = propagate(X1, g, gamma=1.5)
+    y = propagate_cells(X1, g, gamma=1.5)
     for n in range(3):
         x, h = normalize(X1[n].flatten(1).T), normalize(g[n].flatten(1).T)
         for i in range(6):
@@ -112,15 +111,15 @@ def test_scale_of_maps_does_not_matter(loss):
 
 def test_gamma_interpolates_between_one_value_for_all_cells_and_each_cell_itself():
     x = X1.abs()  # all similarities positive
-    flat = propagate(x, X2, gamma=0.0).flatten(2)
+    flat = propagate_cells(x, X2, gamma=0.0).flatten(2)
     assert torch.allclose(flat, flat[:, :, :1].expand_as(flat))
-    assert torch.allclose(propagate(x, X2, gamma=1e6), normalize(X2, dim=1))
+    assert torch.allclose(propagate_cells(x, X2, gamma=1e6), normalize(X2, dim=1))
 
 
 @pytest.mark.parametrize("gamma", [0.5, 1.0, 2.0])
 def test_gradient_passes_through_both_sides_of_the_propagation(gamma):
     x, g = X1[:2].clone().requires_grad_(), X2[:2].clone().requires_grad_()
-    assert torch.autograd.gradcheck(lambda a, b: propagate(a, b, gamma=gamma), (x, g))
+    assert torch.autograd.gradcheck(lambda a, b: propagate_cells(a, b, gamma=gamma), (x, g))
 
 
 @pytest.mark.parametrize("loss", [pixpro, pix_contrast])
@@ -138,7 +137,7 @@ def test_zero_and_equal_cells_and_a_low_temperature_stay_finite():
     x[1] = x[1, :, :1, :1]
     x.requires_grad_()
     k = X2.float()
-    y = propagate(x, x, gamma=0.5)
+    y = propagate_cells(x, x, gamma=0.5)
     loss = pixpro(y, y, k, k, A) + pix_contrast(x, x, k, k, A, 0.005)
     loss.backward()
     assert torch.isfinite(loss) and torch.isfinite(x.grad).all()
@@ -204,12 +203,18 @@ def train(objective, steps=80):
         nn.BatchNorm2d(16),
         nn.ReLU(),
     )
-    model = PixPro(encoder, 16, dim=16, hidden=32, objective=objective, momentum=0.9)
+    model = PixPro(encoder, 16, dim=16, hidden=32, objective=objective, momentum=0.9, total_steps=steps)
     optimizer = torch.optim.Adam([p for p in model.parameters() if p.requires_grad], lr=3e-3)
     losses = []
-    for step in range(steps):
+    for _ in range(steps):
         rows = torch.randperm(64, generator=generator)[:32]
-        losses.append(training_step(model, optimizer, images[rows], step, steps, generator=generator))
+        loss = model.loss(images[rows], generator=generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step()
+        losses.append(loss.item())
+    assert model.teacher.momentum == 1  # after the last step
     return model, losses
 
 
@@ -234,18 +239,18 @@ def test_training_lowers_the_loss_and_pixpro_is_smoother_within_a_segment_than_p
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: cell_centers(BOX1[:, :3], 2, 2), "boxes.*\\(N, 4\\)"),
-        (lambda: positive_cells(BOX1, BOX2[:2], 2, 2), "boxes1, boxes2"),
+        (lambda: cell_centers(BOX1[:, :3], 2, 2), "boxes.*\\(n, 4\\)"),
+        (lambda: positive_cells(BOX1, BOX2[:2], 2, 2), "boxes2: expected shape"),
         (lambda: positive_cells(BOX1, BOX2[:, [0, 1, 0, 3]], 2, 2), "boxes2.*area"),
         (lambda: positive_cells(BOX1, BOX2, 2, 3, 0.0), "threshold"),
-        (lambda: propagate(X1, X2, gamma=-1.0), "gamma"),
-        (lambda: propagate(X1, X2[:, :, :1]), "transformed"),
-        (lambda: propagate(X1, X2, clamp=2.0), "clamp"),
-        (lambda: pixpro(X1, X2[:2], K1, K2, A), "y1, y2, k1, k2"),
+        (lambda: propagate_cells(X1, X2, gamma=-1.0), "gamma"),
+        (lambda: propagate_cells(X1, X2[:, :, :1]), "transformed"),
+        (lambda: propagate_cells(X1, X2, clamp=2.0), "clamp"),
+        (lambda: pixpro(X1, X2[:2], K1, K2, A), "y2: expected shape"),
         (lambda: pixpro(X1, X2, K1, K2, A[:, :3]), "positives"),
         (lambda: pix_contrast(X1, X2, K1, K2, A, 0.0), "temperature"),
         (lambda: draw_boxes(4, (0.5, 0.3)), "scale"),
-        (lambda: crop(X1, BOX1[:2], 4, 4), "images, boxes"),
+        (lambda: crop(X1, BOX1[:2], 4, 4), "boxes: expected shape"),
         (lambda: momentum_at(11, 10), "step"),
         (lambda: PixelPropagation(4, layers=2), "layers"),
         (lambda: PixPro(nn.Identity(), 3, objective="pixel"), "objective"),
