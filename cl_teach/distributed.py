@@ -19,7 +19,7 @@ import csv
 import os
 from contextlib import nullcontext
 from pathlib import Path
-from typing import IO, Any, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -36,7 +36,7 @@ PRECISIONS = {"full": False, "mixed": True, "bfloat16": torch.bfloat16, "float16
 class _OneVoice(argparse.ArgumentParser):
     """Every process parses the arguments; only the first one says anything."""
 
-    def _print_message(self, message: str, file: IO[str] | None = None) -> None:
+    def _print_message(self, message: str, file: Any = None) -> None:
         if os.environ.get("RANK", "0") == "0":
             super()._print_message(message, file)
 
@@ -76,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=tuple(PRECISIONS), default="full", help="mixed: bfloat16 where the device has it")
     add("--seed", type=int, default=0, help="of weights, order and views")
     add("--checkpoint", type=Path, default=None, help="file to write to, and to go on from")
-    add("--log", type=Path, default=None, help="CSV file of epoch, loss and kNN accuracy")
+    add("--csv", type=Path, default=None, help="file for epoch, loss and kNN accuracy")
     return parser
 
 
@@ -113,8 +113,8 @@ def train(options: argparse.Namespace) -> None:
     def note(epoch: int, loss: float, metrics: dict[str, float]) -> None:
         table.append((epoch, loss, metrics["knn"]))
         print(f"epoch {epoch}: loss {loss:.3f}, kNN accuracy {metrics['knn']:.3f}", flush=True)
-        if options.log is not None:
-            with options.log.open("a" if epoch > 1 else "w", newline="") as file:
+        if options.csv is not None:
+            with options.csv.open("a" if epoch > 1 else "w", newline="") as file:
                 csv.writer(file).writerows(table[-1:] if epoch > 1 else table)
 
     history = pretrain(

@@ -47,7 +47,7 @@ def from_bytes(
     if labels.min() < 0 or labels.max() >= len(classes):
         raise ValueError(f"labels: expected 0 to {len(classes) - 1}, one of the classes, got {labels.max()}")
     # Moved as bytes: a quarter of the transfer.
-    pixels = torch.from_numpy(np.require(images, requirements="CW")).to(device)
+    pixels = torch.from_numpy(np.require(images, requirements=("C", "W"))).to(device)
     pixels = pixels[:, None] if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     floats = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
     return ImageSet(floats, torch.as_tensor(labels.astype(np.int64), device=device), classes)

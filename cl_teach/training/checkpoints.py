@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import secrets
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -114,7 +115,9 @@ class Checkpoint:
 
     def _read(self, file: Path) -> dict[str, Any]:
         try:
-            state = torch.load(file, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about pickles: what cannot be read is answered below
+                state = torch.load(file, map_location="cpu", weights_only=True)
         except OSError as error:
             raise OSError(error.errno, f"checkpoint: {file} cannot be read ({error.strerror})") from None
         except Exception:  # a damaged file fails in as many ways as it has bytes

@@ -67,8 +67,7 @@ def in_chunks(network: nn.Module, inputs: Tensor, chunk: int, *, freeze_statisti
     for i, rows in enumerate(inputs.split(chunk)):
         # The first chunk is embedded to its end and compared; the others stop where nothing more is needed.
         with set_checkpoint_early_stop(i > 0):
-            # mypy does not know that checkpoint gives what the function gives
-            z: Tensor = checkpoint(  # type: ignore[assignment]
+            z: Tensor = checkpoint(
                 embed if i else _compared(embed), rows, use_reentrant=False, context_fn=_Replay(generators)
             )
         embeddings.append(z)

@@ -178,7 +178,7 @@ def fit(
                 total = torch.zeros((), device=where)
                 for part in parts_of(batch, accumulate):
                     with autocast(dtype, where):
-                        loss = scalar(loss_fn(*part)) / accumulate
+                        loss = checked_loss(loss_fn, part, module, losses) / accumulate
                     scaler.scale(loss).backward()
                     total = total + loss.detach()
                 average_gradients(module)
@@ -192,7 +192,7 @@ def fit(
                     on_step(losses.count, total)
                 bar.update()
                 if checkpoint_every and losses.count % checkpoint_every == 0 and losses.count % source.steps:
-                    save(saved, losses, module, metrics, before + time.perf_counter() - start, advice)
+                    save(saved, losses, module, metrics, before + time.perf_counter() - start)
 
             losses.check()
             send_state(module)  # statistics of batch normalization differ between processes
@@ -203,7 +203,7 @@ def fit(
             if on_epoch is not None and rank() == 0:
                 found = metrics[-1] if after_epoch is not None else {}
                 on_epoch(epoch, losses.all()[-source.steps :].mean().item(), found)
-            save(saved, losses, module, metrics, before + time.perf_counter() - start, advice)
+            save(saved, losses, module, metrics, before + time.perf_counter() - start)
     module.eval()
     return History(losses.all(), metrics, before + time.perf_counter() - start)
 
@@ -324,8 +324,16 @@ def online_knn(
     return look
 
 
-def scalar(result: Any) -> Tensor:
+def checked_loss(loss_fn: Callable[..., Any], batch: tuple[Any, ...], module: nn.Module, losses: Losses) -> Tensor:
     """The loss: the result itself, or the first field of a tuple of terms."""
+    try:
+        result = loss_fn(*batch)
+    except ValueError as error:
+        # A loss refuses embeddings that are not finite. Was it the data, or did the step before lose the weights?
+        if (why := losses.blame()) is not None:
+            raise ValueError(f"{why}; step {losses.count + 1} met it") from error
+        check_weights(module, losses.count, losses.advice)
+        raise
     loss = result[0] if isinstance(result, tuple) and result else result
     if not isinstance(loss, Tensor):
         raise TypeError(f"loss_fn: expected a scalar tensor or a tuple that begins with it, got {type(loss).__name__}")
@@ -336,10 +344,8 @@ def scalar(result: Any) -> Tensor:
     return loss
 
 
-def save(
-    saved: Checkpoint, losses: Losses, module: nn.Module, metrics: list[dict[str, Any]], seconds: float, advice: str
-) -> None:
+def save(saved: Checkpoint, losses: Losses, module: nn.Module, metrics: list[dict[str, Any]], seconds: float) -> None:
     """Write a checkpoint of a run that is still good."""
     losses.check()
-    check_weights(module, losses.count, advice)
+    check_weights(module, losses.count, losses.advice)
     saved.save(losses.all(), metrics, seconds)

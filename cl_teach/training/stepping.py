@@ -51,7 +51,8 @@ def make_optimizer(module: nn.Module, optimizer: OptimizerLike, learning_rate: f
     if isinstance(optimizer, Optimizer):
         return optimizer
     if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
-        made = optimizer(parameters, lr=learning_rate, weight_decay=weight_decay)  # type: ignore[call-arg]
+        kind: Callable[..., Optimizer] = optimizer
+        made = kind(parameters, lr=learning_rate, weight_decay=weight_decay)
     elif callable(optimizer):
         made = optimizer(parameters)
     else:
@@ -68,13 +69,14 @@ class Schedule:
     """The learning rate of every step: a factor of each parameter group's own initial rate."""
 
     def __init__(self, schedule: ScheduleLike, optimizer: Optimizer) -> None:
-        self.optimizer, self.scheduler = optimizer, None
+        self.optimizer = optimizer
+        self.scheduler: LRScheduler | None = None
         # As torch's schedulers do: an optimizer that is used again still knows where it began.
         self.initial = [group.setdefault("initial_lr", group["lr"]) for group in optimizer.param_groups]
         if isinstance(schedule, LRScheduler):
             if schedule.optimizer is not optimizer:
                 raise ValueError("schedule: it moves another optimizer; pass optimizer=schedule.optimizer as well")
-            self.scheduler: LRScheduler | None = schedule
+            self.scheduler = schedule
             return
         if isinstance(schedule, type) or not (callable(schedule) or isinstance(schedule, str)):
             raise TypeError(

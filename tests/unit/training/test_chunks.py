@@ -1,5 +1,8 @@
 """Gradient caching: the gradient of the whole batch with the memory of a part."""
 
+import random
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
@@ -84,3 +87,97 @@ def test_batch_normalization_is_refused_by_name():
 def test_a_chunk_below_one_is_refused():
     with pytest.raises(ValueError, match="chunk"):
         in_chunks(nn.Linear(4, 3), torch.randn(8, 4), 0)
+
+
+class Masked(nn.Module):
+    """Draws a mask from wherever it is told to."""
+
+    def __init__(self, draw):
+        super().__init__()
+        self.draw, self.layer = draw, nn.Linear(6, 4)
+
+    def forward(self, x):
+        return self.layer(x * self.draw(x.shape))
+
+
+def from_attribute():
+    generator = torch.Generator().manual_seed(0)
+    return partial(draw_mask, generator=generator), generator
+
+
+def from_closure():
+    generator = torch.Generator().manual_seed(0)
+    return (lambda shape: draw_mask(shape, generator)), generator
+
+
+def from_a_list_in_an_object():
+    class Holder:
+        def __init__(self):
+            self.parts = [{"noise": torch.Generator().manual_seed(0)}]
+
+        def __call__(self, shape):
+            return draw_mask(shape, self.parts[0]["noise"])
+
+    holder = Holder()
+    return holder, holder.parts[0]["noise"]
+
+
+GLOBAL = torch.Generator()
+
+
+def from_a_global():
+    return (lambda shape: draw_mask(shape, GLOBAL)), GLOBAL
+
+
+def draw_mask(shape, generator):
+    return (torch.rand(shape, generator=generator) > 0.5).float()
+
+
+@pytest.mark.parametrize("place", [from_attribute, from_closure, from_a_list_in_an_object, from_a_global])
+def test_the_second_pass_draws_what_the_first_drew_wherever_the_generator_hides(place):
+    seed_everything(0)
+    draw, generator = place()
+    network, x = Masked(draw), torch.randn(8, 6)
+
+    def gradient(embed):
+        generator.manual_seed(0)
+        z = embed()
+        state = generator.get_state()
+        (found,) = torch.autograd.grad(z.square().sum(), network.layer.weight)
+        assert torch.equal(generator.get_state(), state)  # going back leaves no trace
+        return found
+
+    torch.testing.assert_close(
+        gradient(lambda: in_chunks(network, x, 4)), gradient(lambda: torch.cat([network(x[:4]), network(x[4:])]))
+    )
+
+
+def test_random_numbers_that_cannot_be_put_back_are_found_out():
+    seed_everything(0)
+    network = Masked(
+        lambda shape: torch.tensor([[random.random() > 0.5 for _ in range(shape[1])] for _ in range(shape[0])])
+    )
+    z = in_chunks(network, torch.randn(8, 6), 4)
+    with pytest.raises(ValueError, match="network: it embeds the same rows differently in the second pass"):
+        z.sum().backward()
+
+
+def test_frozen_statistics_make_batch_normalization_exact_and_stay_as_they_are():
+    seed_everything(0)
+    network, x = ProjectionHead(4, 3), torch.randn(32, 4)
+    for _ in range(50):
+        network(x)
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    z = in_chunks(network, x, 5, freeze_statistics=True)
+    (found,) = torch.autograd.grad(z.square().sum(), network.mlp.layers[0].weight)
+    assert network.mlp.layers[1].training
+    network.mlp.layers[1].eval()
+    (expected,) = torch.autograd.grad(network(x).square().sum(), network.mlp.layers[0].weight)
+    torch.testing.assert_close(found, expected)
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_group_normalization_needs_no_statistics():
+    seed_everything(0)
+    network, x = ProjectionHead(4, 3, norm="group"), torch.randn(32, 4)
+    torch.testing.assert_close(in_chunks(network, x, 5), network(x))
