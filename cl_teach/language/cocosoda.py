@@ -23,27 +23,35 @@ Paper versus code. (1) The released pre-training loop multiplies logits that alr
 types are types (``match_ids=True`` shows the released test for one type). (4) The queues of c and n hold outputs of f,
 not of f', as released. (5) Released: 1024 queued vectors and p = 0.1; a reader's note on the paper says 4096 and 15 %.
 (6) Queues start with random unit vectors. A queue may hold an anchor's own pair from an earlier epoch; it is not
-masked. (7) f' moves before the keys are made. The body of the paper was not available.
+masked. (7) f' moves after the optimizer's step, which is before the next
+keys are made, as released. The body of the paper was not available.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
 
 from ..core.checks import (
-    check_batch,
     check_choice,
-    check_embeddings,
+    check_count,
+    check_entries,
+    check_flag,
+    check_generator,
     check_in_range,
-    check_mask,
+    check_labels,
+    check_module,
     check_positive,
-    check_same_shape,
+    check_same_length,
+    check_shapes,
+    check_type,
 )
-from ..core.contrast import info_nce, softmax_contrast
+from ..core.contrast import check_temperature, info_nce, softmax_contrast
+from ..core.precision import full_precision
 from ..core.queue import FeatureQueue
 from ..core.similarity import normalize
 from ..core.teacher import MomentumTeacher
@@ -58,12 +66,12 @@ __all__ = [
     "draw_soft",
     "fine_tuning_loss",
     "language_probabilities",
-    "mean_pool",
     "queued_contrast",
     "soft_pair",
 ]
 
 KINDS = ("mask", "replace", "mask_type", "replace_type")
+CHANGED, SWAPPED = 0.8, 0.5  # of the selected tokens; and of those that are left, in masking
 
 
 class SoftDraws(NamedTuple):
@@ -88,12 +96,16 @@ def draw_soft(ids: Tensor, vocabulary: Tensor, *, generator: torch.Generator | N
     Args:
         ids: ``(B, L)`` token ids; only shape and device are used.
         vocabulary: ``(w,)`` words that a random word is taken from.
-        generator: on the CPU; the global state of torch if None.
+        generator: of the draws.
     """
-    check_batch(len(vocabulary), 1, name="vocabulary", why="to draw from")
-    select, change, swap = torch.rand(3, *ids.shape, generator=generator).to(ids.device)
-    chosen = torch.randint(len(vocabulary), tuple(ids.shape), generator=generator)
-    return SoftDraws(select, change, swap, vocabulary.to(ids.device)[chosen.to(ids.device)])
+    check_shapes(ids=(ids, "B L", int))
+    check_shapes(vocabulary=(vocabulary, "w", int))
+    vocabulary = check_labels(vocabulary, name="vocabulary").to(ids.device)
+    check_generator(generator)
+    where = "cpu" if generator is None else generator.device
+    select, change, swap = torch.rand(3, *ids.shape, generator=generator, device=where).to(ids.device)
+    chosen = torch.randint(len(vocabulary), tuple(ids.shape), generator=generator, device=where)
+    return SoftDraws(select, change, swap, vocabulary[chosen.to(ids.device)])
 
 
 def augment_tokens(
@@ -126,31 +138,44 @@ def augment_tokens(
         match_ids: the released test for a type: the token's own id is ``target_type``.
 
     Returns:
-        ``(B, L)`` new ids.
+        ``(B, L)`` new ids, int64.
 
-    Raises:
-        TypeError: not integers. ValueError: shapes differ, a value out of range, a missing ``target_type``.
+    Example:
+        >>> ids, types = torch.tensor([[5, 6, 0]]), torch.tensor([[8, 9, 0]])
+        >>> always = SoftDraws(*torch.zeros(3, 1, 3), torch.full((1, 3), 7))
+        >>> augment_tokens(ids, types, always, mask_id=4, special_ids=[0, 4], protect_first=0).tolist()
+        [[4, 4, 0]]
+        >>> named = {"kind": "replace_type", "target_type": 9, "mask_id": 4, "special_ids": [0, 4]}
+        >>> augment_tokens(ids, types, always, **named, protect_first=0).tolist()
+        [[5, 9, 0]]
     """
     check_choice(KINDS, kind=kind)
     check_in_range(0, 1, rate=rate)
-    check_in_range(0, float("inf"), protect_first=protect_first)
-    for name, x in (("ids", ids), ("types", types)):
-        if x.is_floating_point() or x.dtype == torch.bool:
-            raise TypeError(f"{name}: expected an integer dtype, got {x.dtype}")
-    check_same_shape(ids=ids, types=types, **{f"draws.{name}": x for name, x in draws._asdict().items()})
-    free = ~torch.isin(ids, torch.tensor(list(special_ids), dtype=ids.dtype, device=ids.device))
-    free = free & (torch.arange(ids.shape[1], device=ids.device) >= protect_first)
+    check_count(0, mask_id=mask_id)
+    check_flag(match_ids=match_ids)
+    check_type(tuple, draws=draws)
+    if len(draws) != len(SoftDraws._fields):
+        raise ValueError(f"draws: expected {', '.join(SoftDraws._fields)}, got {len(draws)} parts")
+    shapes = {f"draws.{name}": (x, "B L") for name, x in zip(SoftDraws._fields[:3], draws, strict=False)}
+    words = {"draws.words": (draws[3], "B L", int)}
+    check_shapes(ids=(ids, "B L", int), types=(types, "B L", int), **shapes, **words)
+    check_entries(0, 1, **{name: x for name, (x, _) in shapes.items()})
+    check_entries(0, math.inf, ids=ids, types=types, **{"draws.words": draws[3]})
+    ids, types = ids.long(), types.long()
+    select, change, swap, word = draws
+    free = _free(ids, special_ids, protect_first)
     if kind in ("mask_type", "replace_type"):
         if target_type is None:
             raise ValueError(f"target_type: expected the id of a type for kind={kind!r}, got None")
+        check_count(0, target_type=target_type)
         free = free & ((ids if match_ids else types) == target_type)
 
-    selected = free & (draws.select < rate)
-    changed = selected & (draws.change < 0.8)
+    selected = free & (select < rate)
+    changed = selected & (change < CHANGED)
     new = types if kind in ("replace", "replace_type") else torch.full_like(ids, mask_id)
     result = torch.where(changed, new, ids)
     if kind == "mask":
-        result = torch.where(selected & ~changed & (draws.swap < 0.5), draws.words, result)
+        result = torch.where(selected & ~changed & (swap < SWAPPED), word.long(), result)
     return result
 
 
@@ -161,41 +186,67 @@ def soft_pair(
     step: int,
     *,
     vocabulary: Tensor,
+    mask_id: int,
+    special_ids: Sequence[int],
+    rate: float = 0.15,
+    protect_first: int = 3,
     generator: torch.Generator | None = None,
-    **options: Any,
 ) -> tuple[Tensor, Tensor]:
     """Augment a batch, code by the four kinds in turn, queries by masking; returns new code and new queries.
 
     Args:
         code: ``(B, L)`` token ids.
-        types: ``(B, L)`` their types; the two kinds for one type take that of a random token.
+        types: ``(B, L)`` their types; the two kinds for one type take that of a random token that may be changed.
         query: ``(B, M)`` token ids.
         step: number of the step.
         vocabulary: ``(w,)`` random words.
-        generator: on the CPU; the global state of torch if None.
-        **options: of `augment_tokens` (``mask_id``, ``special_ids``, ``rate``, ``protect_first``).
+        mask_id: as all that follows, see `augment_tokens`.
+        special_ids: never touched.
+        rate: share of selected tokens.
+        protect_first: never touched.
+        generator: of the draws.
     """
-    target = int(types.flatten()[torch.randint(types.numel(), (), generator=generator)])
+    check_shapes(code=(code, "B L", int), types=(types, "B L", int), query=(query, "B M", int))
+    ids = {"code": code, "types": types, "query": query}
+    check_entries(0, math.inf, **ids)
+    check_count(0, step=step)
+    check_generator(generator)
+    free = types.long()[_free(code.long(), special_ids, protect_first)]  # of padding there is no augmentation
+    kind, target = KINDS[step % len(KINDS)], None
+    if len(free):
+        where = "cpu" if generator is None else generator.device
+        target = int(free[int(torch.randint(len(free), (), generator=generator, device=where))])
+    elif kind.endswith("type"):
+        kind = "mask"  # nothing may be changed, whatever the kind
+    options = {"mask_id": mask_id, "special_ids": special_ids, "rate": rate, "protect_first": protect_first}
     draws = draw_soft(code, vocabulary, generator=generator)
-    new_code = augment_tokens(code, types, draws, kind=KINDS[step % 4], target_type=target, **options)
-    return new_code, augment_tokens(query, query, draw_soft(query, vocabulary, generator=generator), **options)
+    new_code = augment_tokens(code, types, draws, kind=kind, target_type=target, **options)  # type: ignore[arg-type]
+    draws = draw_soft(query, vocabulary, generator=generator)
+    return new_code, augment_tokens(query, query, draws, **options)  # type: ignore[arg-type]
 
 
+def _free(ids: Tensor, special_ids: Sequence[int], protect_first: int) -> Tensor:
+    """``(B, L)`` boolean: the tokens that may be touched."""
+    check_type((list, tuple), special_ids=special_ids)
+    check_count(0, protect_first=protect_first, **{f"special_ids[{i}]": x for i, x in enumerate(special_ids)})
+    free = ~torch.isin(ids, torch.tensor(list(special_ids), dtype=ids.dtype, device=ids.device))
+    return free & (torch.arange(ids.shape[1], device=ids.device) >= protect_first)
+
+
+@full_precision
 def language_probabilities(counts: Tensor, power: float = 0.7) -> Tensor:
-    """``(C,)`` chance that a batch is of each language, share of the pairs to a power below 1: rare ones gain."""
-    check_positive(counts=counts, power=power)
+    """``(C,)`` chance that a batch is of each language, share of the pairs to a power below 1: rare ones gain.
+
+    Args:
+        counts: ``(C,)`` pairs of each language, whole numbers or not.
+        power: in [0, 1].
+    """
+    check_type(Tensor, counts=counts)
+    check_shapes(counts=(counts, "C") if counts.is_floating_point() else (counts, "C", int))
+    check_entries(0, 1e18, open_low=True, counts=counts)
+    check_in_range(0, 1, power=power)
     weight = (counts / counts.sum()) ** power
     return weight / weight.sum()
-
-
-def mean_pool(states: Tensor, keep: Tensor) -> Tensor:
-    """Mean of the token states ``(B, L, d)`` that are no padding (``keep (B, L)`` true); ``(B, d)``."""
-    check_embeddings(ndim=3, states=states)
-    check_mask(keep, tuple(states.shape[:2]), name="keep")
-    if not torch.compiler.is_compiling() and not keep.any(1).all():
-        raise ValueError(f"keep: every row needs a token, row {int((~keep.any(1)).nonzero()[0])} has none")
-    weight = keep.to(states.dtype)[..., None]  # (B, L, 1)
-    return (states * weight).sum(1) / weight.sum(1)
 
 
 class Queues(NamedTuple):
@@ -207,7 +258,8 @@ class Queues(NamedTuple):
     query_key: Tensor
 
 
-def queued_contrast(anchor: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.07) -> Tensor:
+@full_precision
+def queued_contrast(anchor: Tensor, key: Tensor, queue: Tensor, temperature: float | Tensor = 0.07) -> Tensor:
     """One term: find the anchor's key among the keys of the batch and the queue.
 
     Args:
@@ -215,21 +267,19 @@ def queued_contrast(anchor: Tensor, key: Tensor, queue: Tensor, temperature: flo
         key: ``(B, d)``, row i belongs to anchor i.
         queue: ``(K, d)``, constants; K may be 0.
         temperature: greater than 0.
-
-    Raises:
-        TypeError: not floating tensors. ValueError: shapes do not fit, NaN, temperature not positive.
     """
-    check_embeddings(anchor=anchor, key=key)
-    check_same_shape(anchor=anchor, key=key)
-    check_positive(temperature=temperature)
-    if queue.ndim != 2 or queue.shape[1] != anchor.shape[1]:
-        raise ValueError(f"queue: expected width {anchor.shape[1]}, got shape {tuple(queue.shape)}")
-    candidates = torch.cat([normalize(key), normalize(queue.detach())])  # (B + K, d)
+    check_shapes(anchor=(anchor, "B d"), key=(key, "B d"))
+    check_type(Tensor, queue=queue)
+    if queue.shape != (0, anchor.shape[1]):
+        check_shapes(anchor=(anchor, "B d"), queue=(queue, "K d"))
+    check_temperature(temperature)
+    candidates = normalize(torch.cat([key, queue.detach()]))  # (B + K, d)
     logits = normalize(anchor) @ candidates.mT / temperature
     own = torch.eye(len(anchor), len(candidates), dtype=torch.bool, device=logits.device)
     return softmax_contrast(logits, own)
 
 
+@full_precision
 def cocosoda_terms(
     code: Tensor,
     query: Tensor,
@@ -256,36 +306,49 @@ def cocosoda_terms(
     Returns:
         ``(6,)``, or ``(4,)`` without them.
 
-    Raises:
-        TypeError: not floating tensors. ValueError: shapes do not fit, NaN, temperature or scale not positive.
-
     Source: Shi et al. (2023), released model and pre-training loop.
     """
-    check_positive(temperature=temperature, scale=scale)
+    streams = {"code": code, "query": query, "code_key": code_key, "query_key": query_key}
+    check_shapes(**{name: (x, "B d") for name, x in streams.items()})
+    check_type(tuple, queues=queues)
+    if len(queues) != len(Queues._fields):
+        raise ValueError(f"queues: expected {', '.join(Queues._fields)}, got {len(queues)} parts")
+    for name, queue in zip(Queues._fields, queues, strict=True):
+        check_type(Tensor, **{f"queues.{name}": queue})
+        if queue.shape != (0, code.shape[1]):
+            check_shapes(code=(code, "B d"), **{f"queues.{name}": (queue, "K d")})
+    check_temperature(temperature)
+    check_in_range(1e-3, 1e3, scale=scale)
+    check_flag(intra_modal=intra_modal)
     code_key, query_key, tau = code_key.detach(), query_key.detach(), temperature / scale
+    of_code, of_query, of_code_key, of_query_key = queues
     terms = [
-        queued_contrast(code, query, queues.query, tau),
-        queued_contrast(code, query_key, queues.query_key, tau),
-        queued_contrast(query, code, queues.code, tau),
-        queued_contrast(query, code_key, queues.code_key, tau),
+        queued_contrast(code, query, of_query, tau),
+        queued_contrast(code, query_key, of_query_key, tau),
+        queued_contrast(query, code, of_code, tau),
+        queued_contrast(query, code_key, of_code_key, tau),
     ]
     if intra_modal:
-        terms.append(queued_contrast(code, code_key, queues.code_key, tau))
-        terms.append(queued_contrast(query, query_key, queues.query_key, tau))
+        terms.append(queued_contrast(code, code_key, of_code_key, tau))
+        terms.append(queued_contrast(query, query_key, of_query_key, tau))
     return torch.stack(terms)
 
 
 def fine_tuning_loss(query: Tensor, code: Tensor, *, scale: float = 20.0) -> Tensor:
     """After pre-training: find the code of each query within the batch, ``(B, d)`` each; no queue, one direction."""
+    check_shapes(query=(query, "B d"), code=(code, "B d"))
     check_positive(scale=scale)
+    check_in_range(1e-3, 1e6, scale=scale)
     return info_nce(query, code, temperature=1 / scale)
 
 
 class CoCoSoDa(nn.Module):
-    """The momentum encoder, the four queues and the training step::
+    """The momentum encoder and the four queues, thrown away after training. A step::
 
     views = soft_pair(code, types, query, step, vocabulary=words, mask_id=4, special_ids=[0, 1, 2, 3, 4])
-    loss = method(encoder, code, query, *views)
+    method(encoder, code, query, *views).backward()
+    optimizer.step()
+    method.after_step()
     """
 
     def __init__(
@@ -298,7 +361,6 @@ class CoCoSoDa(nn.Module):
         momentum: float = 0.999,
         scale: float = 1.0,
         intra_modal: bool = True,
-        seed: int = 0,
     ) -> None:
         """Copy the encoder and fill the queues with random directions.
 
@@ -310,39 +372,64 @@ class CoCoSoDa(nn.Module):
             momentum: m of the encoder's copy; fit it to the length of the run (0.99 for a thousand steps).
             scale: see `cocosoda_terms`.
             intra_modal: see `cocosoda_terms`.
-            seed: of the random directions.
         """
         super().__init__()
-        check_positive(temperature=temperature, scale=scale)
+        check_module(encoder=encoder)
+        check_count(dim=dim, queue_size=queue_size)
+        check_temperature(temperature)
+        check_in_range(0, 1, momentum=momentum)
+        check_in_range(1e-3, 1e3, scale=scale)
+        check_flag(intra_modal=intra_modal)
         self.temperature, self.scale, self.intra_modal = temperature, scale, intra_modal
         self.teacher = MomentumTeacher(encoder, momentum)
         self.memory = nn.ModuleDict({name: FeatureQueue(queue_size, dim) for name in Queues._fields})
-        generator = torch.Generator().manual_seed(seed)
-        self.push(*(torch.randn(queue_size, dim, generator=generator) for _ in Queues._fields))
+        self.push(*(torch.randn(queue_size, dim) for _ in Queues._fields))
+        # What `after_step` will store, and the encoder to follow, which is the caller's.
+        self._seen: list[tuple[nn.Module, tuple[Tensor, ...]]] = []
 
     @property
     def queues(self) -> Queues:
         """What the four queues hold now."""
-        code, query, code_key, query_key = (queue.features for queue in self._queues())
-        return Queues(code, query, code_key, query_key)
+        return Queues(*(queue.features for queue in self._queues()))
 
     def push(self, code: Tensor, query: Tensor, code_key: Tensor, query_key: Tensor) -> None:
         """Store a batch ``(B, dim)`` of each stream over the oldest vectors."""
-        for queue, vectors in zip(self._queues(), (code, query, code_key, query_key), strict=True):
+        width = self._queues()[0].storage.shape[1]
+        streams = {"code": code, "query": query, "code_key": code_key, "query_key": query_key}
+        check_shapes(**{name: (x, f"B {width}") for name, x in streams.items()})
+        for queue, vectors in zip(self._queues(), streams.values(), strict=True):
             queue.push(vectors)
 
-    def forward(
+    def loss(
         self, encoder: nn.Module, code: Tensor, query: Tensor, augmented_code: Tensor, augmented_query: Tensor
     ) -> Tensor:
-        """Loss of one batch of token ids ``(B, L)``; moves the momentum encoder, then compares, then stores."""
-        self.teacher.update(encoder)
+        """Loss of one batch of token ids ``(B, L)``; in training it remembers what `after_step` stores."""
+        check_module(encoder=encoder)
+        batch = {"code": code, "query": query, "augmented_code": augmented_code, "augmented_query": augmented_query}
+        check_same_length(**batch)
         c, n = encoder(code), encoder(query)
         c_key, n_key = self.teacher(augmented_code), self.teacher(augmented_query)  # constants
         terms = cocosoda_terms(
             c, n, c_key, n_key, self.queues, self.temperature, scale=self.scale, intra_modal=self.intra_modal
         )
-        self.push(c, n, c_key, n_key)
+        if self.training:
+            self._seen.append((encoder, tuple(x.detach() for x in (c, n, c_key, n_key))))
+            self._seen = self._seen[-self._queues()[0].size :]  # more would not fit
         return terms.mean()
+
+    def forward(
+        self, encoder: nn.Module, code: Tensor, query: Tensor, augmented_code: Tensor, augmented_query: Tensor
+    ) -> Tensor:
+        """The loss."""
+        return self.loss(encoder, code, query, augmented_code, augmented_query)
+
+    def after_step(self) -> None:
+        """Move the momentum encoder toward the encoder of the last loss, and store the batches since the last step."""
+        for _, streams in self._seen:
+            self.push(*streams)
+        if self._seen:
+            self.teacher.update(self._seen[-1][0])
+        self._seen = []
 
     def _queues(self) -> list[FeatureQueue]:
         return [cast(FeatureQueue, self.memory[name]) for name in Queues._fields]

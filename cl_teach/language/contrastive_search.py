@@ -40,25 +40,24 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..core.checks import (
-    check_batch,
-    check_embeddings,
+    check_callable,
+    check_count,
+    check_entries,
+    check_flag,
     check_in_range,
-    check_mask,
-    check_positive,
-    check_same_length,
-    check_same_shape,
-    check_same_width,
+    check_shapes,
+    check_type,
 )
+from ..core.precision import full_precision
 from ..core.similarity import normalize
 from ..models.language_model import LanguageModel
 from ..models.sequence import token_log_probability
 
 __all__ = [
     "Choice",
-    "Decoded",
+    "Continuation",
     "Reading",
     "SimCTGTerms",
     "coherence",
@@ -68,20 +67,24 @@ __all__ = [
     "isotropy",
     "reader",
     "repetition",
+    "select_rows",
     "simctg_contrast",
-    "simctg_step",
     "simctg_terms",
-    "toy_text",
+    "transformer_reader",
     "valid_tokens",
 ]
 
 
 class Reading(NamedTuple):
-    """What a model makes of n rows of T tokens: ``states (n, T, d)``, ``logits (n, T, V)`` and a ``cache (n, ...)``."""
+    """What a model makes of n rows of T tokens: ``states (n, T, d)``, ``logits (n, T, V)`` and its own cache.
+
+    The cache is anything that `select_rows` takes rows of: tensors ``(n, ...)``, tuples, lists or dictionaries of them,
+    or an object with a method ``reorder_cache``, as those of the ``transformers`` library have.
+    """
 
     states: Tensor
     logits: Tensor
-    cache: Tensor
+    cache: Any
 
 
 class Choice(NamedTuple):
@@ -92,7 +95,7 @@ class Choice(NamedTuple):
     chosen: Tensor
 
 
-class Decoded(NamedTuple):
+class Continuation(NamedTuple):
     """``ids (n, T + steps)`` with the prefix, and ``scores (n, steps)`` of the chosen tokens."""
 
     ids: Tensor
@@ -102,11 +105,12 @@ class Decoded(NamedTuple):
 class SimCTGTerms(NamedTuple):
     """Scalars: the sum, the next-token loss, and the contrast between the tokens of a sequence."""
 
-    total: Tensor
+    loss: Tensor
     likelihood: Tensor
     contrast: Tensor
 
 
+@full_precision
 def contrastive_choice(context: Tensor, candidates: Tensor, probabilities: Tensor, alpha: float = 0.6) -> Choice:
     r"""Weigh probability against the nearest state of the context.
 
@@ -119,18 +123,17 @@ def contrastive_choice(context: Tensor, candidates: Tensor, probabilities: Tenso
     Returns:
         Scores in [-alpha, 1], penalties in [-1, 1], and the first index of the highest score.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, a number out of range.
-
     Source: Su and Collier (2022), released decoding step.
+
+    Example:
+        >>> said, new = torch.tensor([[[1.0, 0.0]]]), torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+        >>> choice = contrastive_choice(said, new, torch.tensor([[0.7, 0.2]]))  # the likely word repeats the state
+        >>> [round(score, 2) for score in choice.scores[0].tolist()], choice.chosen.item()
+        ([-0.32, 0.08], 1)
     """
-    check_embeddings(ndim=3, context=context, candidates=candidates)
-    check_embeddings(probabilities=probabilities)
-    check_same_width(context=context, candidates=candidates)
-    check_same_length(context=context, candidates=candidates, probabilities=probabilities)
-    check_same_shape(probabilities=probabilities, candidates=candidates[..., 0])
-    check_in_range(0, 1, alpha=alpha, probabilities=probabilities)
+    check_shapes(context=(context, "n t d"), candidates=(candidates, "n k d"), probabilities=(probabilities, "n k"))
+    check_in_range(0, 1, alpha=alpha)
+    check_entries(0, 1, probabilities=probabilities)
     penalty = (normalize(candidates) @ normalize(context).mT).amax(2)  # (n, k, t) to (n, k)
     scores = (1 - alpha) * probabilities - alpha * penalty
     return Choice(scores, penalty, scores.argmax(1))
@@ -138,19 +141,19 @@ def contrastive_choice(context: Tensor, candidates: Tensor, probabilities: Tenso
 
 @torch.no_grad()
 def contrastive_search(
-    read: Callable[[Tensor, Tensor | None], Reading],
+    read: Callable[[Tensor, Any], Reading],
     prefix: Tensor,
     steps: int,
     *,
     k: int = 4,
     alpha: float = 0.6,
     end: int | None = None,
-) -> Decoded:
+) -> Continuation:
     """Continue several prefixes of one length; deterministic.
 
     Args:
         read: goes on reading ``(n, T)`` tokens where the cache stopped (None: at the start), see `reader`.
-        prefix: ``(n, T)`` int64.
+        prefix: ``(n, T)`` integers.
         steps: number of new tokens.
         k: number of candidates; 1 is greedy search.
         alpha: see `contrastive_choice`; 0 is greedy search.
@@ -158,45 +161,84 @@ def contrastive_search(
 
     Returns:
         Tokens and scores; fewer than ``steps`` where all rows ended early.
-
-    Raises:
-        ValueError: k above the vocabulary, a number out of range.
     """
-    check_positive(steps=steps, k=k)
+    check_callable(read=read)
+    check_shapes(prefix=(prefix, "n T", int))
+    check_count(steps=steps, k=k)
     check_in_range(0, 1, alpha=alpha)
-    context, logits, cache = read(prefix, None)
-    check_in_range(1, logits.shape[-1], k=k)
+    if end is not None:
+        check_count(0, end=end)
+    try:
+        context, logits, cache = read(prefix.long(), None)
+    except ValueError as error:
+        raise ValueError(f"prefix: {error}") from error
+    check_count(1, logits.shape[-1], k=k)
     n, width = len(prefix), context.shape[-1]
-    logits, ids, scores = logits[:, -1], prefix, []
+    logits, ids, scores = logits[:, -1], prefix.long(), []
     ended = torch.zeros(n, dtype=torch.bool, device=prefix.device)
+    first = torch.arange(n, device=prefix.device)
     for _ in range(steps):
-        ordered, tokens = logits.softmax(1).sort(dim=1, descending=True, stable=True)  # ties: the lower token first
+        # The order of ties: the lower token first.
+        ordered, tokens = logits.float().softmax(1).sort(dim=1, descending=True, stable=True)
         probabilities, tokens = ordered[:, :k], tokens[:, :k]  # (n, k)
         # Every candidate is read once, behind its own copy of the cache; the winner's reading is kept.
-        ahead = read(tokens.reshape(n * k, 1), cache.repeat_interleave(k, 0))
+        ahead = read(tokens.reshape(n * k, 1), select_rows(cache, first.repeat_interleave(k)))
         choice = contrastive_choice(context, ahead.states.view(n, k, width), probabilities, alpha)
-        row = torch.arange(n, device=prefix.device) * k + choice.chosen
+        row = first * k + choice.chosen
         token = tokens.flatten()[row]
         if end is not None:
             token = token.masked_fill(ended, end)
             ended = ended | (token == end)
         context = torch.cat([context, ahead.states[row]], 1)  # (n, t + 1, d)
-        logits, cache = ahead.logits[row, -1], ahead.cache[row]
+        logits, cache = ahead.logits[row, -1], select_rows(ahead.cache, row)
         ids = torch.cat([ids, token[:, None]], 1)
         scores.append(choice.scores.gather(1, choice.chosen[:, None]))
         if ended.all():
             break
-    return Decoded(ids, torch.cat(scores, 1))
+    return Continuation(ids, torch.cat(scores, 1))
 
 
-def reader(model: LanguageModel) -> Callable[[Tensor, Tensor | None], Reading]:
+def select_rows(cache: Any, rows: Tensor) -> Any:
+    """The given rows of a cache, see `Reading`; a row can be taken several times.
+
+    Args:
+        cache: an object with ``reorder_cache`` is changed and returned; everything else is copied.
+        rows: ``(m,)`` integers.
+    """
+    check_shapes(rows=(rows, "m", int))
+    if isinstance(cache, Tensor):
+        check_entries(0, len(cache) - 1, rows=rows)
+        return cache.index_select(0, rows.long())
+    if hasattr(cache, "reorder_cache"):
+        cache.reorder_cache(rows.long())
+        return cache
+    if isinstance(cache, dict):
+        return {name: select_rows(part, rows) for name, part in cache.items()}
+    if isinstance(cache, tuple) and hasattr(cache, "_fields"):
+        return type(cache)(*(select_rows(part, rows) for part in cache))
+    if isinstance(cache, tuple | list):
+        return type(cache)(select_rows(part, rows) for part in cache)
+    if cache is None or isinstance(cache, int | float | str):
+        return cache
+    raise TypeError(
+        f"cache: expected tensors, tuples, lists, dictionaries or an object with reorder_cache, got "
+        f"{type(cache).__name__}"
+    )
+
+
+def reader(model: LanguageModel) -> Callable[[Tensor, Any], Reading]:
     """Read with a `LanguageModel` step by step; its cache is the state of the recurrence."""
+    check_type(LanguageModel, model=model)
+    return lambda tokens, cache: Reading(*model.read(tokens, cache))
 
-    def read(tokens: Tensor, cache: Tensor | None) -> Reading:
-        start = None if cache is None else cache[None].contiguous()  # (1, n, d), one layer
-        raw, last = model.recurrence(model.embedding(tokens), start)
-        states = model.norm(raw)
-        return Reading(states, model.output(states), last[0])
+
+def transformer_reader(model: Callable[..., Any]) -> Callable[[Tensor, Any], Reading]:
+    """Read with a causal model of the ``transformers`` library, or with anything that is called as these are."""
+    check_callable(model=model)
+
+    def read(tokens: Tensor, cache: Any) -> Reading:
+        said = model(input_ids=tokens, past_key_values=cache, use_cache=True, output_hidden_states=True)
+        return Reading(said.hidden_states[-1], said.logits, said.past_key_values)
 
     return read
 
@@ -207,26 +249,27 @@ def valid_tokens(ids: Tensor, pad: int | None) -> Tensor:
     Raises:
         ValueError: a padding token with a word behind it.
     """
-    valid = torch.ones_like(ids, dtype=torch.bool) if pad is None else ids != pad
+    check_shapes(ids=(ids, "n T", int))
+    if pad is None:
+        return torch.ones_like(ids, dtype=torch.bool)
+    check_count(0, pad=pad)
+    valid = ids.long() != pad
     if bool((valid[:, 1:] & ~valid[:, :-1]).any()):
-        raise ValueError(f"ids: expected padding ({pad}) at the right end only, got a word behind it")
+        raise ValueError(f"ids, pad: expected padding ({pad}) at the right end only, got a word behind it")
     return valid
 
 
+@full_precision
 def simctg_contrast(states: Tensor, valid: Tensor | None = None, margin: float = 0.5) -> Tensor:
     r"""Push the states of a sequence apart until their cosines are below :math:`1-\rho`.
 
     Args:
         states: ``(n, T, d)``, any scale.
-        valid: ``(n, T)`` boolean, tokens that count; None means all.
+        valid: ``(n, T)`` boolean, tokens that count, at least two of one sequence; None means all.
         margin: :math:`\rho` in [-1, 1].
 
     Returns:
         Scalar: the mean over the pairs of all sequences, so a longer sequence counts more.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, no sequence with two valid tokens, margin out of range.
 
     Source: Su et al. (2022), released loss.
     """
@@ -235,73 +278,82 @@ def simctg_contrast(states: Tensor, valid: Tensor | None = None, margin: float =
     return (margin - 1 + cosines).relu().mean()  # the similarity of a state with itself is 1
 
 
+@full_precision
 def isotropy(states: Tensor, valid: Tensor | None = None, *, skip_first: bool = False) -> Tensor:
     """How far the states of a sequence point in different directions: 0 for one direction, 1 for orthogonal ones.
 
     Args:
         states: ``(n, T, d)``, any scale.
-        valid: ``(n, T)`` boolean, tokens that count; None means all.
+        valid: ``(n, T)`` boolean, tokens that count, at least two of one sequence; None means all.
         skip_first: leave out the first token of each sequence.
 
     Returns:
         Scalar in [0, 2].
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, no sequence with two valid tokens.
-
     Source: Su and Collier (2022).
     """
+    check_flag(skip_first=skip_first)
+    check_shapes(states=(states, "n T d"), valid=(valid, "n T?", bool))
     if skip_first:
+        if states.shape[1] < 3:
+            raise ValueError(f"states: expected at least 3 tokens with skip_first, got shape {tuple(states.shape)}")
         states, valid = states[:, 1:], None if valid is None else valid[:, 1:]
     return 1 - _pair_cosines(states, valid).mean()
 
 
 def _pair_cosines(states: Tensor, valid: Tensor | None) -> Tensor:
     """Cosines of all ordered pairs of different valid tokens of a sequence, in one row."""
-    check_embeddings(ndim=3, states=states)
+    check_shapes(states=(states, "n T d"), valid=(valid, "n T?", bool))
     n, time, _ = states.shape
     if valid is None:
         valid = torch.ones(n, time, dtype=torch.bool, device=states.device)
-    check_mask(valid, (n, time), name="valid")
     pairs = valid[:, :, None] & valid[:, None, :] & ~torch.eye(time, dtype=torch.bool, device=states.device)
     if not pairs.any():
-        raise ValueError("valid: expected a sequence with at least two valid tokens, got none")
+        raise ValueError("states, valid: expected a sequence with at least two valid tokens, got none")
     z = normalize(states)
     return (z @ z.mT)[pairs]
 
 
-def simctg_terms(model: LanguageModel, tokens: Tensor, *, margin: float = 0.5, pad: int | None = None) -> SimCTGTerms:
-    """Next-token loss plus contrast of a batch; ``tokens (n, T)`` int64, ``pad`` and ``margin`` as above."""
-    valid = valid_tokens(tokens, pad)
+def simctg_terms(
+    model: Callable[[Tensor], tuple[Tensor, Tensor]], tokens: Tensor, *, margin: float = 0.5, pad: int | None = None
+) -> SimCTGTerms:
+    """Next-token loss plus contrast of a batch; ``margin=-1`` is plain language modeling.
+
+    Train with ``fit(model, partial(simctg_terms, model), tokens)``.
+
+    Args:
+        model: tokens ``(n, T)`` to states ``(n, T, d)`` and logits ``(n, T, V)``.
+        tokens: ``(n, T)`` integers.
+        margin: see `simctg_contrast`.
+        pad: the token that fills up the right end; None if nothing does.
+    """
+    check_callable(model=model)
+    check_shapes(tokens=(tokens, "n T", int))
+    check_in_range(-1, 1, margin=margin)
+    try:
+        valid = valid_tokens(tokens, pad)
+    except ValueError as error:
+        raise ValueError(f"tokens: {error}") from error
+    if not valid[:, 1:].any():
+        raise ValueError("tokens, pad: expected a sequence of at least two tokens that are no padding, got none")
     states, logits = model(tokens)
-    predicted = torch.where(valid, tokens, -100)[:, 1:]  # -100 is ignored
-    likelihood = F.cross_entropy(logits[:, :-1].flatten(0, 1), predicted.flatten())
+    likelihood = -token_log_probability(logits[:, :-1], tokens[:, 1:])[valid[:, 1:]].mean()
     contrast = simctg_contrast(states, valid, margin)
     return SimCTGTerms(likelihood + contrast, likelihood, contrast)
-
-
-def simctg_step(model: LanguageModel, tokens: Tensor, optimizer: torch.optim.Optimizer, **settings: Any) -> SimCTGTerms:
-    """One step of SimCTG; ``margin=-1`` is plain language modeling. Returns the terms from before it, detached."""
-    terms = simctg_terms(model, tokens, **settings)
-    optimizer.zero_grad()
-    terms.total.backward()
-    optimizer.step()
-    return SimCTGTerms(*(term.detach() for term in terms))
 
 
 def repetition(texts: Sequence[Sequence[Hashable]], n: int, *, released: bool = False) -> float:
     """Share of the n-grams that have been there before in their text: 1 - different ones / all of them.
 
     Args:
-        texts: lists of tokens; counts are added up over the texts before the division.
+        texts: lists of tokens; counts are added up over the texts before the division. One of them has n tokens.
         n: length of an n-gram.
         released: leave out the last n-gram of every text, as the released counter does.
-
-    Raises:
-        ValueError: no text is long enough, n not positive.
     """
-    check_positive(n=n)
+    check_type(Sequence, texts=texts)
+    check_type(Sequence, **{f"texts[{i}]": text for i, text in enumerate(texts)})
+    check_count(n=n)
+    check_flag(released=released)
     grams = [[tuple(text[i : i + n]) for i in range(len(text) - n + 1 - released)] for text in texts]
     total = sum(map(len, grams))
     if not total:
@@ -315,36 +367,21 @@ def diversity(texts: Sequence[Sequence[Hashable]], *, released: bool = False) ->
 
 
 @torch.no_grad()
-def coherence(judge: LanguageModel, ids: Tensor, prefix_length: int) -> Tensor:
-    """``(n,)`` mean log-probability of the tokens of ``ids (n, T)`` behind the prefix, under another model."""
-    check_in_range(1, ids.shape[1] - 1, prefix_length=prefix_length)
-    logits = judge(ids)[1]
-    return token_log_probability(logits[:, :-1], ids[:, 1:])[:, prefix_length - 1 :].mean(1)
-
-
-def toy_text(
-    n: int, length: int, vocabulary: int = 40, successors: int = 5, *, language: int = 0, generator: torch.Generator
-) -> Tensor:
-    """Texts of a toy language, in which always taking the likeliest next word runs into a loop, as in real text.
+def coherence(judge: Callable[[Tensor], tuple[Tensor, Tensor]], ids: Tensor, prefix_length: int) -> Tensor:
+    """``(n,)`` mean log-probability of the tokens of ``ids (n, T)`` behind the prefix, under another model.
 
     Args:
-        n: number of texts.
-        length: words of a text.
-        vocabulary: number of words.
-        successors: number of words that can follow a word; the r-th has a probability proportional to 0.7 to the r.
-        language: seed of the table of successors.
-        generator: of the texts, on the CPU.
-
-    Returns:
-        ``(n, length)`` int64.
+        judge: tokens to states and logits.
+        ids: ``(n, T)`` integers.
+        prefix_length: tokens that are not judged, at least 1 and fewer than T.
     """
-    check_positive(n=n, length=length, successors=successors)
-    check_batch(vocabulary, successors, name="vocabulary", why="(a word for each successor)")
-    table = torch.Generator().manual_seed(language)
-    follows = torch.rand(vocabulary, vocabulary, generator=table).argsort(1)[:, :successors]  # (V, successors)
-    chances = 0.7 ** torch.arange(successors)
-    words = [torch.randint(vocabulary, (n,), generator=generator)]
-    for _ in range(length - 1):
-        rank = torch.multinomial(chances, n, replacement=True, generator=generator)
-        words.append(follows[words[-1], rank])
-    return torch.stack(words, 1)
+    check_callable(judge=judge)
+    check_shapes(ids=(ids, "n T", int))
+    if ids.shape[1] < 2:
+        raise ValueError(f"ids: expected at least two tokens, got shape {tuple(ids.shape)}")
+    check_count(1, ids.shape[1] - 1, prefix_length=prefix_length)
+    try:
+        logits = judge(ids)[1]
+    except ValueError as error:
+        raise ValueError(f"ids: {error}") from error
+    return token_log_probability(logits[:, :-1], ids[:, 1:])[:, prefix_length - 1 :].mean(1)

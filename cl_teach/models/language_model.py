@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_positive
+from ..core.checks import check_count, check_entries, check_shapes
 
 __all__ = ["LanguageModel"]
 
@@ -22,15 +21,11 @@ class LanguageModel(nn.Module):
     Shape:
         ``(n, T)`` integer tokens to states ``(n, T, width)`` and logits ``(n, T, vocabulary)``; position t has read
         the tokens up to and with t and predicts token t + 1.
-
-    Raises:
-        TypeError: at a call, tokens not of dtype int64.
-        ValueError: a size not positive; at a call, tokens of another shape or out of range.
     """
 
     def __init__(self, vocabulary: int, width: int = 32) -> None:
         super().__init__()
-        check_positive(vocabulary=vocabulary, width=width)
+        check_count(vocabulary=vocabulary, width=width)
         self.vocabulary = vocabulary
         self.embedding = nn.Embedding(vocabulary, width)
         self.recurrence = nn.GRU(width, width, batch_first=True)
@@ -44,11 +39,18 @@ class LanguageModel(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """Hidden states ``(n, T, width)`` and logits ``(n, T, vocabulary)``."""
-        if tokens.dtype != torch.int64:
-            raise TypeError(f"tokens: expected dtype torch.int64, got {tokens.dtype}")
-        if tokens.ndim != 2 or tokens.numel() == 0:
-            raise ValueError(f"tokens: expected shape (n, T), not empty, got {tuple(tokens.shape)}")
-        if int(tokens.min()) < 0 or int(tokens.max()) >= self.vocabulary:
-            raise ValueError(f"tokens: expected values in [0, {self.vocabulary}), got one outside")
-        states = self.norm(self.recurrence(self.embedding(tokens))[0])  # (n, T, width)
-        return states, self.output(states)
+        return self.read(tokens)[:2]
+
+    def read(self, tokens: Tensor, memory: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Go on reading where ``memory (n, width)`` stopped (None: at the start).
+
+        Returns:
+            States, logits, and the memory after the last token.
+        """
+        width = self.embedding.embedding_dim
+        check_shapes(tokens=(tokens, "n T", int), memory=(memory, f"n {width}?"))
+        check_entries(0, self.vocabulary - 1, tokens=tokens)
+        start = None if memory is None else memory[None].contiguous()  # (1, n, width), one layer
+        raw, last = self.recurrence(self.embedding(tokens.long()), start)
+        states = self.norm(raw)  # (n, T, width)
+        return states, self.output(states), last[0]

@@ -47,3 +47,18 @@ def test_bad_input_is_named():
         make()(torch.tensor([[7]]))
     with pytest.raises(ValueError, match="tokens"):
         make()(torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_tokens_of_any_width_are_the_same_tokens(dtype):
+    tokens = torch.tensor([[1, 2, 3]])
+    assert torch.equal(make()(tokens.to(dtype))[1], make()(tokens)[1])
+
+
+def test_reading_on_is_reading_at_once():
+    model, tokens = make(), torch.tensor([[1, 2, 3, 4], [5, 6, 0, 1]])
+    states, logits, memory = model.read(tokens)
+    _, _, half = model.read(tokens[:, :2])
+    later = model.read(tokens[:, 2:], half)
+    for whole, part in zip((states[:, 2:], logits[:, 2:], memory), later, strict=True):
+        assert torch.allclose(whole, part, atol=1e-6)

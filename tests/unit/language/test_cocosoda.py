@@ -1,5 +1,6 @@
 """Shi et al. (2023): queues, a slow encoder and soft augmentation for code search."""
 
+import copy
 import math
 
 import pytest
@@ -19,10 +20,10 @@ from cl_teach.language.cocosoda import (
     draw_soft,
     fine_tuning_loss,
     language_probabilities,
-    mean_pool,
     queued_contrast,
     soft_pair,
 )
+from cl_teach.models.pooling import masked_mean
 
 CODE, QUERY, CODE_KEY, QUERY_KEY = (draw(4, 6, seed=s) for s in range(4))
 QUEUES = Queues(*(draw(5, 6, seed=s) for s in range(4, 8)))
@@ -31,7 +32,7 @@ STREAMS = (CODE, QUERY, CODE_KEY, QUERY_KEY)
 
 
 def naive(anchor, key, queue, tau):
-    a, k, q, total = normalize(anchor), normalize(key), normalize(queue), 0.0
+    (a, k, q), total = (nn.functional.normalize(x, dim=1) for x in (anchor, key, queue)), 0.0
     for i in range(len(a)):
         bottom = sum(math.exp(a[i] @ x / tau) for x in k) + sum(math.exp(a[i] @ x / tau) for x in q)
         total -= math.log(math.exp(a[i] @ k[i] / tau) / bottom)
@@ -102,7 +103,7 @@ def test_fine_tuning_equals_the_loops():
 def test_padding_does_not_reach_the_pooled_vector():
     states = draw(2, 4, 3)
     keep = torch.tensor([[1, 1, 0, 0], [1, 1, 1, 1]], dtype=torch.bool)
-    assert torch.allclose(mean_pool(states, keep), torch.stack([states[0, :2].mean(0), states[1].mean(0)]))
+    assert torch.allclose(masked_mean(states, keep), torch.stack([states[0, :2].mean(0), states[1].mean(0)]))
 
 
 def test_queues_keep_the_last_batches_and_forget_the_random_start():
@@ -117,7 +118,7 @@ def test_queues_keep_the_last_batches_and_forget_the_random_start():
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.9, 1.0])
-def test_the_slow_encoder_moves_before_the_keys_are_made_and_the_loss_sees_the_old_queues(momentum):
+def test_the_slow_encoder_moves_after_the_step_and_the_loss_sees_the_old_queues(momentum):
     torch.manual_seed(0)
     encoder = nn.Linear(6, 6).double()
     method = CoCoSoDa(encoder, 6, queue_size=8, momentum=momentum).double()
@@ -125,12 +126,68 @@ def test_the_slow_encoder_moves_before_the_keys_are_made_and_the_loss_sees_the_o
     with torch.no_grad():
         encoder.weight += 1
     loss = method(encoder, *STREAMS)
-    slow = momentum * old + (1 - momentum) * encoder.weight.detach()
-    assert torch.allclose(method.teacher.network.weight, slow)
-    keys = [x @ slow.T + encoder.bias.detach() for x in STREAMS[2:]]
+    keys = [x @ old.T + encoder.bias.detach() for x in STREAMS[2:]]
     expected = cocosoda_terms(encoder(CODE), encoder(QUERY), *keys, queues).mean()
     assert torch.allclose(loss, expected)
+    assert all(torch.equal(a, b) for a, b in zip(method.queues, queues, strict=True))
+    method.after_step()
+    slow = momentum * old + (1 - momentum) * encoder.weight.detach()
+    assert torch.allclose(method.teacher.network.weight, slow)
     assert torch.allclose(method.queues.code_key[:4], normalize(keys[0]))
+    before = copy.deepcopy(method.state_dict())
+    method.after_step()  # nothing new
+    assert all(torch.equal(x, before[k]) for k, x in method.state_dict().items())
+
+
+def test_evaluation_changes_nothing_and_two_losses_before_one_step_are_both_stored():
+    encoder = nn.Linear(6, 6).double()
+    method = CoCoSoDa(encoder, 6, queue_size=8).double()
+    before = copy.deepcopy(method.state_dict())
+    with torch.no_grad():
+        method.eval()(nn.Linear(6, 6).double(), *STREAMS)
+    method.after_step()
+    assert all(torch.equal(x, before[k]) for k, x in method.state_dict().items())
+    method.train()
+    (method(encoder, *STREAMS) + method(encoder, *STREAMS[::-1])).backward()
+    method.after_step()
+    stored = normalize(torch.cat([encoder(CODE), encoder(QUERY_KEY)])).detach()
+    assert torch.allclose(method.queues.code, stored)
+
+
+def test_saved_and_loaded_it_goes_on_as_if_it_had_never_stopped():
+    def step(encoder, method, seed):
+        loss = method(encoder, *(draw(4, 6, seed=seed + i) for i in range(4)))
+        encoder.zero_grad()
+        loss.backward()
+        with torch.no_grad():
+            for p in encoder.parameters():
+                p -= 0.1 * p.grad
+        method.after_step()
+        return loss.detach()
+
+    torch.manual_seed(0)
+    encoder, other = nn.Linear(6, 6).double(), nn.Linear(6, 6).double()
+    method, fresh = (CoCoSoDa(e, 6, queue_size=8, momentum=0.9).double() for e in (encoder, other))
+    for seed in range(3):
+        step(encoder, method, seed)
+    other.load_state_dict(encoder.state_dict())
+    fresh.load_state_dict(copy.deepcopy(method.state_dict()))
+    for seed in range(3, 6):
+        assert torch.equal(step(encoder, method, seed), step(other, fresh, seed))
+    assert all(torch.equal(x, fresh.state_dict()[k]) for k, x in method.state_dict().items())
+
+
+def test_half_precision_anchors_meet_a_float32_queue():
+    exact = cocosoda_terms(*STREAMS, QUEUES, 0.2)
+    half = cocosoda_terms(*(x.bfloat16() for x in STREAMS), Queues(*(x.float() for x in QUEUES)), 0.2)
+    assert half.dtype == torch.float32 and torch.allclose(half.double(), exact, atol=0.05)
+    encoder = nn.Linear(6, 6)
+    method = CoCoSoDa(encoder, 6, queue_size=8)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = method(encoder, *(x.float() for x in STREAMS))
+    loss.backward()
+    method.after_step()
+    assert torch.isfinite(loss) and method.queues.code.dtype == torch.float32
 
 
 IDS = torch.randint(5, 50, (40, 30), generator=torch.Generator().manual_seed(0))
@@ -187,6 +244,25 @@ def test_code_takes_the_four_kinds_in_turn_and_queries_are_masked():
         assert (query == 4).any() and (query == 200).any()
 
 
+def test_the_one_type_is_never_that_of_padding():
+    ids = torch.cat([IDS[:, :4], torch.ones(40, 26, dtype=torch.int64)], 1)  # one free token a row
+    types = torch.where(ids == 1, 1, 100 + ids % 4)
+    settings = {"vocabulary": torch.tensor([200]), "rate": 1.0, **OPTIONS}
+    for step in (2, 3, 6, 7) * 10:
+        code, _ = soft_pair(ids, types, IDS, step, generator=torch.Generator().manual_seed(step), **settings)
+        assert (code != ids).any()
+    nothing = torch.ones_like(ids)
+    code, _ = soft_pair(nothing, nothing, IDS, 2, **settings)
+    assert torch.equal(code, nothing)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32])
+def test_ids_of_any_width_are_changed_alike(dtype):
+    settings = {"kind": "replace", "rate": 0.4, **OPTIONS}
+    right = augment_tokens(IDS, TYPES, DRAWS, **settings)
+    assert torch.equal(augment_tokens(IDS.to(dtype), TYPES.to(dtype), DRAWS, **settings), right)
+
+
 def test_rare_languages_are_drawn_more_often_than_their_share():
     p = language_probabilities(torch.tensor([90.0, 10.0]))
     assert p.sum().item() == pytest.approx(1) and 0.1 < p[1] < 0.5
@@ -201,7 +277,7 @@ class Bag(nn.Module):
         self.table, self.out = nn.Embedding(110, 32), nn.Linear(32, 32)
 
     def forward(self, ids):
-        return self.out(mean_pool(self.table(ids), ids != 1))
+        return self.out(masked_mean(self.table(ids), ids != 1))
 
 
 def test_training_finds_code_and_a_slow_encoder_keeps_old_keys_comparable():
@@ -224,6 +300,7 @@ def test_training_finds_code_and_a_slow_encoder_keeps_old_keys_comparable():
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
+            method.after_step()
             losses.append(loss.item())
             kept.append(views[0])
             if step == 39:  # encode the stored keys again while the encoder still moves fast
@@ -243,19 +320,19 @@ def test_training_finds_code_and_a_slow_encoder_keeps_old_keys_comparable():
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: queued_contrast(CODE, QUERY[:3], QUEUES.code), ValueError, "anchor, key"),
+        (lambda: queued_contrast(CODE, QUERY[:3], QUEUES.code), ValueError, "key"),
         (lambda: queued_contrast(CODE, QUERY, QUEUES.code[:, :2]), ValueError, "queue"),
         (lambda: queued_contrast(CODE.long(), QUERY, QUEUES.code), TypeError, "anchor"),
         (lambda: cocosoda_terms(*STREAMS, QUEUES, 0.0), ValueError, "temperature"),
         (lambda: cocosoda_terms(*STREAMS, QUEUES, scale=-1.0), ValueError, "scale"),
-        (lambda: mean_pool(draw(1, 2, 3), torch.zeros(1, 2, dtype=torch.bool)), ValueError, "keep"),
+        (lambda: masked_mean(draw(1, 2, 3), torch.zeros(1, 2, dtype=torch.bool)), ValueError, "valid"),
         (lambda: augment_tokens(IDS, TYPES[:3], DRAWS, **OPTIONS), ValueError, "types"),
         (lambda: augment_tokens(IDS.float(), TYPES, DRAWS, **OPTIONS), TypeError, "ids"),
         (lambda: augment_tokens(IDS, TYPES, DRAWS, kind="drop", **OPTIONS), ValueError, "kind"),
         (lambda: augment_tokens(IDS, TYPES, DRAWS, kind="mask_type", **OPTIONS), ValueError, "target_type"),
         (lambda: augment_tokens(IDS, TYPES, SoftDraws(*(x[:2] for x in DRAWS)), **OPTIONS), ValueError, "draws.select"),
         (lambda: augment_tokens(IDS, TYPES, DRAWS, rate=2.0, **OPTIONS), ValueError, "rate"),
-        (lambda: draw_soft(IDS, torch.empty(0)), ValueError, "vocabulary"),
+        (lambda: draw_soft(IDS, torch.empty(0).long()), ValueError, "vocabulary"),
         (lambda: CoCoSoDa(nn.Identity(), 6, momentum=2.0), ValueError, "momentum"),
         (lambda: fine_tuning_loss(QUERY, CODE, scale=0.0), ValueError, "scale"),
         (lambda: language_probabilities(torch.tensor([1.0, 0.0])), ValueError, "counts"),

@@ -1,13 +1,16 @@
 """Su and Collier (2022): among the likely tokens, the one whose state resembles none so far."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from unit_helpers import draw
 
 from cl_teach.core import normalize
+from cl_teach.datasets.texts import toy_text
 from cl_teach.language.contrastive_search import (
+    Reading,
     coherence,
     contrastive_choice,
     contrastive_search,
@@ -15,10 +18,10 @@ from cl_teach.language.contrastive_search import (
     isotropy,
     reader,
     repetition,
+    select_rows,
     simctg_contrast,
-    simctg_step,
     simctg_terms,
-    toy_text,
+    transformer_reader,
     valid_tokens,
 )
 from cl_teach.models import LanguageModel
@@ -91,6 +94,64 @@ def test_search_equals_reading_everything_again_and_rows_do_not_disturb_each_oth
     for row, prefix in zip(together, prefixes, strict=True):
         assert row.tolist() == slow_search(net, prefix, 8, 3, 0.5)
         assert torch.equal(contrastive_search(reader(net), prefix[None], 8, k=3, alpha=0.5).ids[0], row)
+
+
+class Attention(torch.nn.Module):
+    """One causal attention layer that is called as the models of transformers are; keys and values are its cache."""
+
+    def __init__(self, cache):
+        super().__init__()
+        torch.manual_seed(0)
+        self.table, self.qkv, self.out = (torch.nn.Embedding(12, 8), torch.nn.Linear(8, 24), torch.nn.Linear(8, 12))
+        self.cache = cache
+
+    def forward(self, input_ids, past_key_values, use_cache, output_hidden_states):
+        q, k, v = self.qkv(self.table(input_ids)).chunk(3, -1)
+        if past_key_values is not None:
+            old = past_key_values.layers if isinstance(past_key_values, Kept) else past_key_values
+            k, v = torch.cat([old[0][0], k], 1), torch.cat([old[0][1], v], 1)
+        time, whole = q.shape[1], k.shape[1]
+        later = torch.ones(time, whole, dtype=torch.bool).triu(whole - time + 1)
+        states = (q @ k.mT).masked_fill(later, -math.inf).softmax(-1) @ v
+        kept = ((k, v),)
+        kept = Kept(kept) if self.cache == "object" else kept
+        return SimpleNamespace(hidden_states=(states,), logits=self.out(states), past_key_values=kept)
+
+
+class Kept:
+    """A cache that changes in place."""
+
+    def __init__(self, layers):
+        self.layers = layers
+
+    def reorder_cache(self, rows):
+        self.layers = tuple((k[rows], v[rows]) for k, v in self.layers)
+
+
+@pytest.mark.parametrize("cache", ["tuple", "object"])
+def test_the_caches_of_real_models_give_what_reading_everything_again_gives(cache):
+    net = Attention(cache).double()
+
+    def again(tokens, cache):  # the cache is the text
+        whole = tokens if cache is None else torch.cat([cache["said"][0], tokens], 1)
+        read = transformer_reader(net)(whole, None)
+        time = tokens.shape[1]
+        return Reading(read.states[:, -time:], read.logits[:, -time:], {"said": [whole]})
+
+    prefix = torch.tensor([[1, 2, 3], [7, 7, 0]])
+    a, b = (contrastive_search(read, prefix, 8, k=3, alpha=0.5) for read in (transformer_reader(net), again))
+    assert torch.equal(a.ids, b.ids) and torch.allclose(a.scores, b.scores)
+
+
+def test_rows_of_a_cache_are_taken_wherever_its_tensors_are():
+    x, rows = draw(3, 2), torch.tensor([2, 0, 0], dtype=torch.uint8)
+    cache = {"a": [x, (x, None)], "time": 3, "b": Reading(x, x, ())}
+    found = select_rows(cache, rows)
+    assert found["time"] == 3 and found["a"][1][1] is None and isinstance(found["b"], Reading)
+    for part in (found["a"][0], found["a"][1][0], found["b"].states):
+        assert torch.equal(part, x[[2, 0, 0]])
+    with pytest.raises(TypeError, match="cache"):
+        select_rows(object(), rows)
 
 
 def test_one_candidate_or_alpha_0_is_greedy_search():
@@ -195,6 +256,21 @@ def test_zero_and_repeated_states_stay_finite():
     assert torch.isfinite(loss) and torch.isfinite(x.grad).all()
 
 
+def test_half_precision_states_and_logits_are_compared_in_float32():
+    choice = contrastive_choice(CONTEXT.bfloat16(), CANDIDATES.bfloat16(), P.bfloat16())
+    exact = contrastive_choice(CONTEXT, CANDIDATES, P)
+    assert choice.scores.dtype == torch.float32 and torch.allclose(choice.scores.double(), exact.scores, atol=0.02)
+    assert isotropy(CONTEXT.bfloat16()).item() == pytest.approx(isotropy(CONTEXT).item(), abs=0.01)
+    net, ids = model().float(), toy_text(4, 20, 12, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        right, mean = simctg_terms(net, ids), coherence(net, ids, 3)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert abs(simctg_terms(net, ids).loss - right.loss) < 0.02
+            assert torch.allclose(coherence(net, ids, 3), mean, atol=0.02)
+        net.bfloat16()
+        assert abs(simctg_terms(net, ids.to(torch.int16)).loss - right.loss) < 0.05
+
+
 def test_repetition_and_diversity():
     assert diversity([list("abcdef")]) == 1
     assert repetition([list("ababab")], 2) == pytest.approx(1 - 2 / 5)
@@ -227,7 +303,13 @@ def train(margin):
     net = LanguageModel(40, 48)
     torch.nn.init.constant_(net.norm.bias, 3.0)  # a common vector: the states start in a narrow cone
     optimizer = torch.optim.Adam(net.parameters(), lr=5e-3)
-    steps = [simctg_step(net, toy_text(32, 24, generator=generator), optimizer, margin=margin) for _ in range(200)]
+    steps = []
+    for _ in range(200):
+        terms = simctg_terms(net, toy_text(32, 24, generator=generator), margin=margin)
+        optimizer.zero_grad()
+        terms.loss.backward()
+        optimizer.step()
+        steps.append([term.item() for term in terms])
     test = toy_text(100, 24, generator=torch.Generator().manual_seed(99))
     with torch.no_grad():
         return net, torch.tensor(steps), isotropy(net(test)[0]).item(), simctg_terms(net, test).likelihood.item()
@@ -253,9 +335,10 @@ def test_training_opens_the_cone_at_no_cost_and_search_ends_the_loops_of_greedy_
         (lambda: contrastive_choice(CONTEXT, CANDIDATES, 2 * P), ValueError, "probabilities"),
         (lambda: contrastive_choice(CONTEXT, CANDIDATES, P[:, :3]), ValueError, "probabilities"),
         (lambda: contrastive_choice(CONTEXT, CANDIDATES[..., :4], P), ValueError, "candidates"),
-        (lambda: contrastive_choice(CONTEXT[:2], CANDIDATES, P), ValueError, "context"),
+        (lambda: contrastive_choice(CONTEXT[:2], CANDIDATES, P), ValueError, "candidates"),
         (lambda: contrastive_choice(CONTEXT.long(), CANDIDATES, P), TypeError, "context"),
         (lambda: contrastive_search(reader(model()), torch.tensor([[1]]), 3, k=13), ValueError, "k:"),
+        (lambda: contrastive_search(reader(model()), torch.tensor([[12]]), 3), ValueError, "prefix"),
         (lambda: contrastive_search(reader(model()), torch.tensor([[1]]), 0), ValueError, "steps"),
         (lambda: simctg_contrast(CONTEXT, margin=1.1), ValueError, "margin"),
         (lambda: simctg_contrast(CONTEXT, torch.zeros(3, 5)), TypeError, "valid"),
