@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -50,14 +50,14 @@ def make_optimizer(module: nn.Module, optimizer: OptimizerLike, learning_rate: f
         raise ValueError("module: has no parameters, so there is nothing to train")
     if isinstance(optimizer, Optimizer):
         return optimizer
-    if isinstance(optimizer, type) and issubclass(optimizer, Optimizer):
-        kind: Callable[..., Optimizer] = optimizer
-        made = kind(parameters, lr=learning_rate, weight_decay=weight_decay)
-    elif callable(optimizer):
-        made = optimizer(parameters)
+    make: Any = optimizer
+    if isinstance(make, type) and issubclass(make, Optimizer):
+        made = cast(Callable[..., Optimizer], make)(parameters, lr=learning_rate, weight_decay=weight_decay)
+    elif callable(make):
+        made = make(parameters)
     else:
-        check_choice(("adamw", "sgd"), optimizer=optimizer)
-        if optimizer == "adamw":
+        check_choice(("adamw", "sgd"), optimizer=make)
+        if make == "adamw":
             return AdamW(parameters, lr=learning_rate, weight_decay=weight_decay)
         return SGD(parameters, lr=learning_rate, momentum=0.9, weight_decay=weight_decay)
     if not isinstance(made, Optimizer):
