@@ -18,35 +18,44 @@ yet.
 Paper versus code. No author code was found; the equations follow a paper that adopts the loss and publishes code for
 it. (1) The two directions are added, without the factor 1/2 of CLIP. (2) The diagonal stays in the weights, the
 weights are constants. (3) Unrelated samples have a weight near 1/2, so the targets are nearly uniform and the best
-logits of a row span less than one unit; the learned scale falls accordingly, which is not a bug.
+logits of a row span less than one unit; the learned scale falls accordingly, which is not a bug. (4) The first scale
+and its bounds are CLIP's; the paper's could not be checked.
 """
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.checks import check_embeddings, check_in_range, check_same_length, check_same_shape
-from ..core.similarity import cosine_similarity, normalize
+from ..core.checks import check_choice, check_entries, check_module, check_positive, check_shapes, check_type
+from ..core.contrast import check_scale, softmax_contrast, weighted_contrast
+from ..core.precision import full_precision
+from ..core.similarity import cosine_similarity, normalize, self_mask
 
-__all__ = ["WeightedTerms", "cwcl", "cwcl_terms", "intra_modal_weights"]
+__all__ = ["CWCL", "WeightedTerms", "cwcl", "cwcl_terms", "intra_modal_weights"]
+
+LARGEST_SCALE = 100.0  # CLIP's
 
 
 class WeightedTerms(NamedTuple):
-    """The two directions of the loss.
+    """The loss and its two directions.
 
     Attributes:
+        loss: their sum.
         weighted: scalar, frozen anchors with soft targets.
         plain: scalar, trained anchors with their own partner.
     """
 
+    loss: Tensor
     weighted: Tensor
     plain: Tensor
 
 
 @torch.no_grad()
+@full_precision
 def intra_modal_weights(features: Tensor) -> Tensor:
     """How positive each sample is for each other one, by the frozen tower: cosine / 2 + 1/2.
 
@@ -55,34 +64,27 @@ def intra_modal_weights(features: Tensor) -> Tensor:
 
     Returns:
         ``(N, N)`` in [0, 1], 1 on the diagonal, without gradient.
-
-    Raises:
-        TypeError: not a floating tensor.
-        ValueError: not two-dimensional, NaN.
     """
+    check_shapes(features=(features, "N f"))
     return (cosine_similarity(features, features) / 2 + 0.5).clamp(0, 1)
 
 
+@full_precision
 def cwcl_terms(
     trained: Tensor, frozen: Tensor, log_scale: float | Tensor, weights: Tensor | None = None
 ) -> WeightedTerms:
-    """Both directions of the loss; arguments and errors as in `cwcl`."""
-    check_embeddings(trained=trained, frozen=frozen)
-    check_same_shape(trained=trained, frozen=frozen)
-    log_scale = torch.as_tensor(log_scale, dtype=trained.dtype, device=trained.device)
-    check_embeddings(ndim=0, log_scale=log_scale)
+    """Both directions of the loss, and their sum; arguments as in `cwcl`."""
+    check_shapes(trained=(trained, "N d"), frozen=(frozen, "N d"), weights=(weights, "N N?"))
+    check_scale(log_scale)
     weights = intra_modal_weights(frozen) if weights is None else weights.detach()
-    check_same_length(frozen=frozen, weights=weights)
-    if weights.shape != (len(frozen), len(frozen)):
-        raise ValueError(f"weights: expected shape {(len(frozen),) * 2}, got {tuple(weights.shape)}")
-    check_in_range(0, 1, weights=weights)
-    if not torch.compiler.is_compiling() and (weights.sum(1) == 0).any():
+    check_entries(0, 1, weights=weights)
+    if not torch.compiler.is_compiling() and not (weights.sum(1) > 0).all():
         raise ValueError("weights: every row needs a positive entry, the diagonal at least")
-    logits = log_scale.exp() * normalize(frozen.detach()) @ normalize(trained).mT  # (N, N), frozen anchors in rows
-    targets = (weights / weights.sum(1, keepdim=True)).to(logits)
-    weighted = -(targets * logits.log_softmax(1)).sum(1).mean()
-    plain = -logits.mT.log_softmax(1).diagonal().mean()
-    return WeightedTerms(weighted, plain)
+    scale = torch.as_tensor(log_scale, dtype=trained.dtype, device=trained.device).exp()
+    logits = scale * normalize(frozen.detach()) @ normalize(trained).mT  # (N, N), frozen anchors in rows
+    weighted = weighted_contrast(logits, weights)
+    plain = softmax_contrast(logits.mT, self_mask(len(logits), logits.device))
+    return WeightedTerms(weighted + plain, weighted, plain)
 
 
 def cwcl(trained: Tensor, frozen: Tensor, log_scale: float | Tensor, weights: Tensor | None = None) -> Tensor:
@@ -98,11 +100,94 @@ def cwcl(trained: Tensor, frozen: Tensor, log_scale: float | Tensor, weights: Te
     Returns:
         Scalar; 0 for a single pair.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, weights out of range.
-
     Source: Srinivasa et al. (2023).
+
+    Example:
+        >>> frozen = torch.tensor([[1.0, 0.0], [1.0, 0.0], [0.0, 1.0]])
+        >>> intra_modal_weights(frozen)[0].tolist()  # a twin counts fully, an unrelated sample half
+        [1.0, 1.0, 0.5]
+        >>> lit = cwcl(frozen, frozen, 3.0, torch.eye(3))
+        >>> bool(cwcl_terms(frozen, frozen, 3.0, torch.eye(3)).weighted * 2 == lit)
+        True
     """
-    terms = cwcl_terms(trained, frozen, log_scale, weights)
-    return terms.weighted + terms.plain
+    return cwcl_terms(trained, frozen, log_scale, weights).loss
+
+
+class CWCL(nn.Module):
+    """A frozen tower, a trained one and the learned scale. `after_step` keeps the scale within [1, 100]."""
+
+    def __init__(self, frozen_tower: nn.Module, trained_tower: nn.Module, *, scale: float = 1 / 0.07) -> None:
+        """Take both towers.
+
+        Args:
+            frozen_tower: inputs to embeddings ``(N, d)``; never trained, always in evaluation mode. ``nn.Identity()``
+                for embeddings that were made before.
+            trained_tower: inputs of the other modality to embeddings ``(N, d)``.
+            scale: first value of 1 / temperature.
+        """
+        super().__init__()
+        check_module(frozen_tower=frozen_tower, trained_tower=trained_tower)
+        check_positive(scale=scale)
+        check_scale(math.log(scale), name="scale")
+        self.frozen_tower = frozen_tower.requires_grad_(False).eval()
+        self.trained_tower = trained_tower
+        self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
+
+    def loss(self, frozen: Tensor, trained: Tensor, weight_features: Tensor | None = None) -> WeightedTerms:
+        """The terms of a batch.
+
+        Args:
+            frozen: N inputs of the frozen tower.
+            trained: N inputs of the trained one, row i belongs to row i.
+            weight_features: ``(N, f)`` other frozen features to take the weights from.
+        """
+        check_type(Tensor, frozen=frozen, trained=trained)
+        weights = None if weight_features is None else intra_modal_weights(_named(weight_features, "weight_features"))
+        with torch.no_grad():
+            target = _named(self.frozen_tower(frozen), "frozen")
+        output = _named(self.trained_tower(trained), "trained")
+        check_shapes(frozen=(target, "N d"), trained=(output, "N d"), weight_features=(weights, "N N?"))
+        return cwcl_terms(output, target, self.log_scale, weights)
+
+    def forward(self, frozen: Tensor, trained: Tensor) -> Tensor:
+        """``(n, m)`` cosines of n inputs of the frozen tower and m of the trained one, for retrieval."""
+        check_type(Tensor, frozen=frozen, trained=trained)
+        target = _named(self.frozen_tower(frozen), "frozen")
+        output = _named(self.trained_tower(trained), "trained")
+        check_shapes(frozen=(target, "n d"), trained=(output, "m d"))
+        return cosine_similarity(target, output)
+
+    @torch.no_grad()
+    def zero_shot(self, inputs: Tensor, prompts: Tensor, *, prompts_go_to: str = "trained") -> Tensor:
+        """``(n,)`` the prompt that fits each input best; call it in evaluation mode.
+
+        Args:
+            inputs: n things to classify.
+            prompts: one description a class.
+            prompts_go_to: the tower that reads them: ``"trained"`` where images were frozen, ``"frozen"`` where a
+                text model was (speech).
+        """
+        check_type(Tensor, inputs=inputs, prompts=prompts)
+        check_choice(("trained", "frozen"), prompts_go_to=prompts_go_to)
+        prompts_last = prompts_go_to == "trained"
+        towers = (self.frozen_tower, self.trained_tower)[:: 1 if prompts_last else -1]
+        things, names = _named(towers[0](inputs), "inputs"), _named(towers[1](prompts), "prompts")
+        check_shapes(inputs=(things, "n d"), prompts=(names, "c d"))
+        return cosine_similarity(things, names).argmax(1)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keep the scale within [1, 100]."""
+        self.log_scale.clamp_(0, math.log(LARGEST_SCALE))
+
+    def train(self, mode: bool = True) -> CWCL:
+        """As usual, but the frozen tower stays in evaluation mode."""
+        super().train(mode)
+        self.frozen_tower.eval()
+        return self
+
+
+def _named(embeddings: Tensor, name: str) -> Tensor:
+    """Check embeddings under the name of what they were made from."""
+    check_shapes(**{name: (embeddings, "n d")})
+    return embeddings

@@ -23,9 +23,11 @@ basic recipe, and not any more under the improved one: most of the gain belongs 
 Paper versus code. The body of the paper was not accessible to us; the released code was the source. (1) Global and all
 local terms weigh 1 : A. (2) ``doubled=True`` is the code's "sum", which doubles this loss, but not an added one; the
 default is its "avg". (3) SwALIP is fixed to two views and needs :math:`\epsilon = 0` on the local terms. (4) The scales
-are clamped after the optimizer step (`CLIPRocket.clamp`), not in the loss. (5) The code gathers negatives without
-gradient over devices; here is one device, with the whole gradient. (6) Chosen here: networks of teaching size, a bag of
-words for text, random deletion as the only strong change of a text (the code has synonyms and swaps, too).
+are clamped after the optimizer's step, not in the loss. (5) The code gathers negatives without gradient over devices;
+here is one device, with the whole gradient. (6) Chosen here: networks of teaching size and a bag of words for text,
+which does not see a swap of words. The weak change of a text is `remove_words` with its stop words, the strong one that
+and `change_texts`, both in `cl_teach.datasets.text_changes`. Dropout on local texts acts on their features, in the code
+within the transformer.
 """
 
 from __future__ import annotations
@@ -36,30 +38,43 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..core.assignment import sinkhorn
-from ..core.checks import check_choice, check_embeddings, check_in_range, check_mask, check_positive, check_same_shape
+from ..core.checks import (
+    check_batch,
+    check_choice,
+    check_count,
+    check_entries,
+    check_flag,
+    check_in_range,
+    check_module,
+    check_shapes,
+    check_type,
+)
+from ..core.contrast import check_scale, weighted_contrast
+from ..core.precision import full_precision
 from ..core.regression import regression_loss
-from ..core.similarity import cosine_similarity
+from ..core.similarity import cosine_similarity, self_mask
 from ..core.teacher import MomentumTeacher
 from ..models.encoders import MLP, ConvEncoder
+from ..models.paired_towers import HeadedTower, PairedTowers, Views
 
 __all__ = [
     "EXTRAS",
     "CLIPRocket",
+    "RocketLoss",
     "RocketTerms",
     "Views",
     "barlip",
     "clip_rocket",
     "directed_contrast",
-    "draw_captions",
-    "remove_words",
     "siamlip",
     "swalip",
 ]
 
-EXTRAS = ("none", "siamlip", "byolip", "barlip", "swalip")
+EXTRAS = {"none": 0.0, "siamlip": 1.0, "byolip": 1.0, "barlip": 1.0, "swalip": 0.2}
+"""The extra losses, and how much each weighs beside the recipe's."""
+LARGEST_SCALE = 100.0
 
 
 class RocketTerms(NamedTuple):
@@ -72,13 +87,15 @@ class RocketTerms(NamedTuple):
     text_local: Tensor
 
 
-class Views(NamedTuple):
-    """A global view ``(N, ...)`` and a list of local views of the same samples: images, texts or embeddings."""
+class RocketLoss(NamedTuple):
+    """Scalars: the sum, the recipe's loss, and the extra one before it is weighted."""
 
-    whole: Tensor
-    local: Sequence[Tensor]
+    loss: Tensor
+    recipe: Tensor
+    extra: Tensor
 
 
+@full_precision
 def directed_contrast(
     anchor: Tensor, candidates: Tensor, log_scale: float | Tensor, label_smoothing: float = 0.0
 ) -> Tensor:
@@ -92,21 +109,16 @@ def directed_contrast(
 
     Returns:
         Scalar.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, ``label_smoothing`` out of range.
     """
-    check_embeddings(anchor=anchor, candidates=candidates)
-    check_same_shape(anchor=anchor, candidates=candidates)
+    check_shapes(anchor=(anchor, "N d"), candidates=(candidates, "N d"))
+    check_scale(log_scale)
     check_in_range(0, 1, label_smoothing=label_smoothing)
-    log_scale = torch.as_tensor(log_scale, dtype=anchor.dtype, device=anchor.device)
-    check_embeddings(ndim=0, log_scale=log_scale)
-    logits = log_scale.exp() * cosine_similarity(anchor, candidates)  # (N, N)
-    own = torch.arange(len(logits), device=logits.device)
-    return F.cross_entropy(logits, own, label_smoothing=label_smoothing)
+    logits = _scale(log_scale, anchor) * cosine_similarity(anchor, candidates)  # (N, N)
+    own = self_mask(len(logits), logits.device).to(logits.dtype)
+    return weighted_contrast(logits, (1 - label_smoothing) * own + label_smoothing / len(logits))
 
 
+@full_precision
 def clip_rocket(
     image: Views,
     text: Views,
@@ -129,13 +141,21 @@ def clip_rocket(
     Returns:
         The objective and its parts.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes or numbers of views do not fit, NaN, ``label_smoothing`` out of range.
-
     Source: Fini et al. (2023), released code.
+
+    Example:
+        >>> z = torch.eye(4)
+        >>> plain = clip_rocket(Views(z, []), Views(z, []), log_scale=0.0, local_log_scale=0.0)
+        >>> views = Views(z, [z, z])
+        >>> recipe = clip_rocket(views, views, log_scale=0.0, local_log_scale=0.0, label_smoothing=0.0)
+        >>> torch.allclose(plain.loss, recipe.loss)  # equal views add nothing
+        True
     """
-    count = _check_views(image, text)
+    count = _check_views(image=image, text=text)
+    check_scale(log_scale)
+    check_scale(local_log_scale, name="local_log_scale")
+    check_in_range(0, 1, label_smoothing=label_smoothing)
+    check_flag(doubled=doubled)
     sides, parts = [], []
     for one, other in ((image, text), (text, image)):
         whole = directed_contrast(one.whole, other.whole, log_scale)
@@ -158,13 +178,8 @@ def siamlip(image_p: Views, text_p: Views, image_v: Views, text_v: Views) -> Ten
 
     Returns:
         Scalar in [0, 4]; no gradient reaches the projections.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes or numbers of views do not fit, NaN.
     """
-    for other in (text_p, image_v, text_v):
-        _check_views(image_p, other)
+    _check_views(image_p=image_p, text_p=text_p, image_v=image_v, text_v=text_v)
     terms = []
     for p, v in ((image_p, text_v), (text_p, image_v)):
         terms.append(regression_loss(p.whole, v.whole))
@@ -172,6 +187,7 @@ def siamlip(image_p: Views, text_p: Views, image_v: Views, text_v: Views) -> Ten
     return torch.stack(terms).mean()
 
 
+@full_precision
 def barlip(image_v: Tensor, text_v: Tensor, off_diagonal: float = 5e-3, scale: float = 0.025) -> Tensor:
     r"""Redundancy reduction between an image and its text, for one pair of views.
 
@@ -183,19 +199,16 @@ def barlip(image_v: Tensor, text_v: Tensor, off_diagonal: float = 5e-3, scale: f
 
     Returns:
         Scalar; 0 for equal, standardized and uncorrelated projections.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, a weight negative.
     """
-    check_embeddings(image_v=image_v, text_v=text_v)
-    check_same_shape(image_v=image_v, text_v=text_v)
-    check_in_range(0, math.inf, off_diagonal=off_diagonal, scale=scale)
+    check_shapes(image_v=(image_v, "N D"), text_v=(text_v, "N D"))
+    check_entries(-1e6, 1e6, image_v=image_v, text_v=text_v)  # the fourth power is looked at
+    check_in_range(0, 1e6, off_diagonal=off_diagonal, scale=scale)
     c = image_v.mT @ text_v / len(image_v)  # (D, D)
     own = c.diagonal()
     return scale * ((own - 1).square().sum() + off_diagonal * (c.square().sum() - own.square().sum()))
 
 
+@full_precision
 def swalip(
     image_h: Sequence[Tensor],
     text_h: Sequence[Tensor],
@@ -215,90 +228,30 @@ def swalip(
 
     Returns:
         Scalar.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: not two views each, shapes differ, NaN, epsilon not positive.
     """
-    if len(image_h) != 2 or len(text_h) != 2:
-        raise ValueError(f"image_h, text_h: expected two views each, got {len(image_h)} and {len(text_h)}")
-    log_scale = torch.as_tensor(local_log_scale, dtype=image_h[0].dtype, device=image_h[0].device)
-    check_embeddings(ndim=0, local_log_scale=log_scale)
+    for name, views in (("image_h", image_h), ("text_h", text_h)):
+        check_type((list, tuple), **{name: views})
+        if len(views) != 2:
+            raise ValueError(f"{name}: expected two views, got {len(views)}")
+    all_views = {"image_h[0]": image_h[0], "image_h[1]": image_h[1], "text_h[0]": text_h[0], "text_h[1]": text_h[1]}
+    check_shapes(**{name: (x, "N d") for name, x in all_views.items()})
+    check_scale(local_log_scale, name="local_log_scale")
+    check_in_range(1e-6, 1e6, epsilon=epsilon)
+    check_count(iterations=iterations)
     terms = []
     for one, other in ((image_h, text_h), (text_h, image_h)):
         for a in (0, 1):
             for b in (0, 1):
                 code = sinkhorn(cosine_similarity(one[1 - a], other[1 - b]).detach(), epsilon, iterations)  # (N, N)
-                logits = log_scale.exp() * cosine_similarity(one[a], other[b])
-                terms.append(F.cross_entropy(logits, code))
+                logits = _scale(local_log_scale, one[a]) * cosine_similarity(one[a], other[b])
+                terms.append(weighted_contrast(logits, code))
     return torch.stack(terms).mean()
 
 
-def draw_captions(labels: Tensor, noise: int = 5, *, words: int = 60, generator: torch.Generator) -> Tensor:
-    """Captions of a toy language: the word of the class and some words that mean nothing, in this order.
-
-    Args:
-        labels: ``(N,)`` classes; class c has the word 1 + c, the other words up to ``words`` are noise.
-        noise: number of noise words.
-        words: size of the vocabulary; word 0 stands for a gap.
-        generator: on the CPU.
-
-    Returns:
-        ``(N, 1 + noise)`` int64.
-    """
-    classes = int(labels.max()) + 1
-    check_in_range(classes + 1, math.inf, words=words)
-    filler = torch.randint(classes + 1, words + 1, (len(labels), noise), generator=generator)
-    return torch.cat([1 + labels[:, None], filler.to(labels.device)], 1)
-
-
-def remove_words(texts: Tensor, removable: Tensor, probability: float, *, generator: torch.Generator) -> Tensor:
-    """Replace every removable word by a gap with some probability.
-
-    Args:
-        texts: ``(N, L)`` words.
-        removable: ``(words + 1,)`` boolean, which words may go: the stop words for a weak change, all for a strong one.
-        probability: in [0, 1].
-        generator: on the CPU.
-
-    Returns:
-        ``(N, L)``.
-    """
-    check_mask(removable, (len(removable),), name="removable")
-    check_in_range(0, 1, probability=probability)
-    draw = torch.rand(texts.shape, generator=generator).to(texts.device)
-    return texts.masked_fill((draw < probability) & removable[texts], 0)
-
-
-class _Tower(nn.Module):
-    """One modality: an encoder, the linear head z, the MLP head h, and the projector v of the extra loss."""
-
-    def __init__(self, encoder: nn.Module, width: int, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.encoder = encoder
-        self.z, self.h = nn.Linear(width, dim), MLP([width, hidden, hidden, dim])
-        self.v = nn.Sequential(MLP([width, hidden, dim]), nn.BatchNorm1d(dim, affine=False))
-
-    def forward(self, views: Views) -> tuple[Views, Views]:
-        whole, *local = (self.encoder(view) for view in (views.whole, *views.local))
-        return Views(self.z(whole), [self.h(x) for x in local]), Views(self.v(whole), [self.v(x) for x in local])
-
-
-class _Towers(nn.Module):
-    """Both, so that one slow copy serves both."""
-
-    def __init__(self, image: _Tower, text: _Tower) -> None:
-        super().__init__()
-        self.image, self.text = image, text
-
-    def forward(self, images: Views, texts: Views) -> tuple[Views, Views, Views, Views]:
-        return *self.image(images), *self.text(texts)
-
-
 class CLIPRocket(nn.Module):
-    """Two towers, two learned scales, and one of the extra losses.
+    """Two towers, two learned scales, and one of the extra losses. Any encoders with the same calls can be put in.
 
-    One step: ``model(images, texts)``, backward, optimizer, `clamp`. Any encoders with the same calls can be put in.
+    `after_step` keeps both scales within [1, 100] and moves the slow copy of BYOLIP.
     """
 
     def __init__(
@@ -311,6 +264,9 @@ class CLIPRocket(nn.Module):
         hidden: int = 64,
         extra: str = "none",
         label_smoothing: float = 0.1,
+        doubled: bool = False,
+        text_dropout: float = 0.0,
+        momentum: float = 0.99,
     ) -> None:
         """Make the towers.
 
@@ -322,58 +278,95 @@ class CLIPRocket(nn.Module):
             hidden: of the MLPs.
             extra: one of `EXTRAS`.
             label_smoothing: of the local terms; SwALIP needs 0.
+            doubled: see `clip_rocket`.
+            text_dropout: on the features of local texts.
+            momentum: of the slow copy.
         """
         super().__init__()
-        check_choice(EXTRAS, extra=extra)
-        check_positive(dim=dim, hidden=hidden)
+        check_choice(list(EXTRAS), extra=extra)
+        check_type((list, tuple), widths=widths)
+        check_batch(len(widths), 2, name="widths", why="(images and texts)")
+        check_in_range(0, 1, label_smoothing=label_smoothing, text_dropout=text_dropout, momentum=momentum)
+        check_flag(doubled=doubled)
+        check_count(dim=dim, hidden=hidden, **{f"widths[{i}]": width for i, width in enumerate(widths)})
         if extra == "swalip" and label_smoothing:
-            raise ValueError(f"label_smoothing: expected 0 with swalip, got {label_smoothing}")
-        self.extra, self.label_smoothing = extra, label_smoothing
+            raise ValueError(f"extra, label_smoothing: expected no smoothing with swalip, got {label_smoothing}")
+        self.extra, self.label_smoothing, self.doubled = extra, label_smoothing, doubled
         image_encoder = ConvEncoder(image_size=8) if image_encoder is None else image_encoder
         text_encoder = nn.EmbeddingBag(61, widths[1], padding_idx=0) if text_encoder is None else text_encoder
-        image = _Tower(image_encoder, widths[0], dim, hidden)
-        self.towers = _Towers(image, _Tower(text_encoder, widths[1], dim, hidden))
+        check_module(image_encoder=image_encoder, text_encoder=text_encoder)
+        image = HeadedTower(image_encoder, widths[0], dim, hidden)
+        self.towers = PairedTowers(image, HeadedTower(text_encoder, widths[1], dim, hidden, text_dropout))
         self.image_predictor, self.text_predictor = MLP([dim, hidden, dim]), MLP([dim, hidden, dim])
         self.log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
         self.local_log_scale = nn.Parameter(torch.tensor(math.log(1 / 0.1)))
-        self.slow = MomentumTeacher(self.towers, 0.99) if extra == "byolip" else None
+        self.slow = MomentumTeacher(self.towers, momentum) if extra == "byolip" else None
 
-    def forward(self, images: Views, texts: Views) -> Tensor:
+    def loss(self, images: Views, texts: Views) -> RocketLoss:
         """The loss of a batch: images ``(N, 1, 8, 8)`` and texts ``(N, L)``, a global and some local views of each."""
+        _check_inputs(images=images, texts=texts)
         image, image_v, text, text_v = self.towers(images, texts)
-        loss = clip_rocket(image, text, self.log_scale, self.local_log_scale, self.label_smoothing).loss
+        recipe = clip_rocket(
+            image, text, self.log_scale, self.local_log_scale, self.label_smoothing, doubled=self.doubled
+        ).loss
+        extra = recipe.new_zeros(())
         if self.extra in ("siamlip", "byolip"):
-            image_p, text_p = _each(self.image_predictor, image_v), _each(self.text_predictor, text_v)
+            image_p, text_p = image_v.map(self.image_predictor), text_v.map(self.text_predictor)
             if self.slow is not None:
                 _, image_v, _, text_v = self.slow(images, texts)
-            loss = loss + siamlip(image_p, text_p, image_v, text_v)
+            extra = siamlip(image_p, text_p, image_v, text_v)
         elif self.extra == "barlip":
             pairs = [(image_v.whole, text_v.whole), *((a, b) for a in image_v.local for b in text_v.local)]
-            loss = loss + torch.stack([barlip(a, b) for a, b in pairs]).mean()
+            extra = torch.stack([barlip(a, b) for a, b in pairs]).mean()
         elif self.extra == "swalip":
-            loss = loss + 0.2 * swalip(image.local, text.local, self.local_log_scale)
-        return loss
+            extra = swalip(image.local, text.local, self.local_log_scale)
+        return RocketLoss(recipe + EXTRAS[self.extra] * extra, recipe, extra)
 
-    @torch.no_grad()
-    def clamp(self) -> None:
-        """After the optimizer step: keep both scales in [1, 100] and move the slow copy, if there is one."""
-        for log_scale in (self.log_scale, self.local_log_scale):
-            log_scale.clamp_(0, math.log(100))
-        if self.slow is not None:
-            self.slow.update(self.towers)
+    def forward(self, images: Tensor, texts: Tensor) -> Tensor:
+        """``(n, m)`` cosines of images and texts by the heads z, for retrieval."""
+        image, text = self.towers.image.embed(images), self.towers.text.embed(texts)
+        check_shapes(images=(image, "n d"), texts=(text, "m d"))
+        return cosine_similarity(image, text)
 
     @torch.no_grad()
     def zero_shot(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """The prompt ``(C, L)`` that fits each image best by the heads z, ``(N,)``; call it in evaluation mode."""
-        image, text = self.towers.image, self.towers.text
-        return cosine_similarity(image.z(image.encoder(images)), text.z(text.encoder(prompts))).argmax(1)
+        """The prompt ``(C, L)`` that fits each image best, ``(n,)``; call it in evaluation mode."""
+        return self(images, prompts).argmax(1)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keep both scales within [1, 100] and move the slow copy, if there is one."""
+        for log_scale in (self.log_scale, self.local_log_scale):
+            log_scale.clamp_(0, math.log(LARGEST_SCALE))
+        if self.slow is not None:
+            self.slow.update(self.towers)
 
 
-def _each(network: nn.Module, views: Views) -> Views:
-    return Views(network(views.whole), [network(x) for x in views.local])
+def _scale(log_scale: float | Tensor, like: Tensor) -> Tensor:
+    return torch.as_tensor(log_scale, dtype=like.dtype, device=like.device).exp()
 
 
-def _check_views(image: Views, text: Views) -> int:
-    if len(image.local) != len(text.local):
-        raise ValueError(f"text: expected {len(image.local)} local views as of image, got {len(text.local)}")
-    return len(image.local)
+def _check_inputs(**pair: Views) -> int:
+    """Two `Views` of equally many things; the number of local views."""
+    counts = {}
+    for name, views in pair.items():
+        check_type(tuple, **{name: views})
+        if len(views) != 2:
+            raise ValueError(f"{name}: expected a global view and a list of local ones, got {len(views)} parts")
+        check_type(Tensor, **{f"{name}.whole": views[0]})
+        check_type((list, tuple), **{f"{name}.local": views[1]})
+        check_type(Tensor, **{f"{name}.local[{i}]": x for i, x in enumerate(views[1])})
+        counts[name] = len(views[1])
+    if len(set(counts.values())) > 1:
+        raise ValueError(f"{', '.join(pair)}: expected equally many local views, got {counts}")
+    return next(iter(counts.values()))
+
+
+def _check_views(**pair: Views) -> int:
+    """The same for embeddings: global ones of one width, local ones of one width."""
+    count = _check_inputs(**pair)
+    check_shapes(**{f"{name}.whole": (views[0], "N d") for name, views in pair.items()})
+    local = {f"{name}.local[{i}]": (x, "N e") for name, views in pair.items() for i, x in enumerate(views[1])}
+    first, views = next(iter(pair.items()))
+    check_shapes(**{f"{first}.whole": (views[0], "N d")}, **local)
+    return count

@@ -25,13 +25,14 @@ mean over all positions, padding included; here over the words (`masked_mean`). 
 uniform average. Here the logit is minus infinity, and a query always keeps at least one key. (5) Accumulating
 gradients over four batches does not give four times the negatives. (6) The last layer of a head standardizes every
 channel over the batch, which takes away what distinguishes the modalities as such. (7) ViT and RoBERTa are replaced by
-a transformer of teaching size, `Tower`; anything that returns ``(n, features)`` can be put in its place. The step at
-which the released code draws one of three augmentations of an ECG is `augment_ecg`.
+a transformer of teaching size, `SignalTower`; anything that returns ``(n, feature_dim)`` can be put in its place.
+(8) In training each ECG is warped in time, permuted in segments, or left, as in the released loader (`augment_ecg`);
+the three are drawn evenly. For downstream tasks the frozen features of both signals stand side by side (`MoRE.fuse`),
+and those of the ECG are zeroed for 30 % of the patients in training (modality dropout).
 """
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import torch
@@ -41,32 +42,35 @@ from torch.nn import functional as F
 from ..core.checks import (
     check_batch,
     check_choice,
-    check_embeddings,
+    check_count,
+    check_entries,
+    check_flag,
+    check_generator,
     check_in_range,
     check_labels,
-    check_mask,
-    check_positive,
-    check_same_shape,
-    check_same_width,
+    check_module,
+    check_shapes,
+    check_type,
 )
-from ..core.contrast import clip_loss
+from ..core.contrast import check_temperature, clip_loss
+from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity
+from ..models.signal_tower import NormalizedHead
 
 __all__ = [
-    "DropKeyAttention",
-    "LoRALinear",
+    "ECGDraws",
     "MoRE",
     "MoRETerms",
-    "NormalizedHead",
-    "Tower",
-    "Triples",
     "augment_ecg",
-    "draw_drop_mask",
-    "draw_triples",
-    "masked_mean",
+    "draw_dropped",
+    "draw_ecg_changes",
     "more_loss",
     "zero_shot_scores",
 ]
+
+MODALITIES = ("report", "xray", "ecg")
+SEGMENTS = 4  # of an ECG, in the release
+SMALLEST_DEVIATION = 1e-8
 
 
 class MoRETerms(NamedTuple):
@@ -77,6 +81,7 @@ class MoRETerms(NamedTuple):
     ecg: Tensor
 
 
+@full_precision
 def more_loss(report: Tensor, xray: Tensor, ecg: Tensor, temperature: float | Tensor = 0.02) -> MoRETerms:
     """Align both signals with the report, and nothing else.
 
@@ -89,285 +94,72 @@ def more_loss(report: Tensor, xray: Tensor, ecg: Tensor, temperature: float | Te
     Returns:
         `MoRETerms`; 0 for a single patient.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, temperature not positive.
-
     Source: Thapa et al. (2024), released training script.
+
+    Example:
+        >>> report, other = torch.eye(3), torch.eye(3).roll(1, 0)
+        >>> terms = more_loss(report, report, other, temperature=0.1)
+        >>> bool(terms.xray < 0.01), bool(terms.ecg > 9)  # the X-rays fit, the ECGs are those of other patients
+        (True, True)
     """
-    check_embeddings(report=report, xray=xray, ecg=ecg)
-    check_same_shape(report=report, xray=xray, ecg=ecg)
-    check_positive(temperature=temperature)
+    check_shapes(report=(report, "N d"), xray=(xray, "N d"), ecg=(ecg, "N d"))
+    check_temperature(temperature)
     log_scale = -torch.as_tensor(temperature, dtype=report.dtype, device=report.device).log()
     terms = [clip_loss(report, signal, log_scale) for signal in (xray, ecg)]
     return MoRETerms(terms[0] + terms[1], terms[0], terms[1])
 
 
-def masked_mean(states: Tensor, valid: Tensor) -> Tensor:
-    """Mean ``(n, d)`` of states ``(n, T, d)`` over the positions where ``valid (n, T)`` is true.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, a row without a valid position, NaN.
-    """
-    check_embeddings(ndim=3, states=states)
-    check_mask(valid, tuple(states.shape[:2]), name="valid")
-    if not bool(valid.any(1).all()):
-        raise ValueError("valid: expected at least one valid position in every row, got a row without one")
-    return (states * valid[..., None]).sum(1) / valid.sum(1, keepdim=True)
-
-
-def draw_drop_mask(
-    n: int, heads: int, tokens: int, rate: float = 0.3, *, generator: torch.Generator | None = None
-) -> Tensor:
-    """Which keys each query loses: independent draws, but no query loses all.
-
-    Args:
-        n: rows of the batch.
-        heads: number of heads.
-        tokens: T, queries and keys.
-        rate: chance of losing a key, in [0, 1).
-        generator: source of the draws, on its device.
-
-    Returns:
-        ``(n, heads, T, T)`` boolean, true where a key is lost. A query that would lose all keeps a random one.
-
-    Raises:
-        ValueError: a count below 1, rate outside [0, 1].
-    """
-    check_positive(n=n, heads=heads, tokens=tokens)
-    check_in_range(0, 1, rate=rate)
-    where = "cpu" if generator is None else generator.device
-    drawn = torch.rand(n, heads, tokens, tokens, generator=generator, device=where)
-    highest = drawn == drawn.amax(-1, keepdim=True)
-    return (drawn < rate) & ~highest  # the highest draw survives at any rate
-
-
-class DropKeyAttention(nn.Module):
-    """Self-attention in which keys are dropped before the softmax, so that each row still sums to 1.
-
-    Args:
-        dim: width of the tokens.
-        heads: number of heads, a divisor of ``dim``.
-
-    Shape:
-        ``(n, T, dim)`` to ``(n, T, dim)``.
-
-    Raises:
-        ValueError: sizes that do not fit; at a call, shapes that do not fit or a query without a key.
-
-    Source: Thapa et al. (2024), released vision tower.
-    """
-
-    def __init__(self, dim: int, heads: int = 2) -> None:
-        super().__init__()
-        check_positive(dim=dim, heads=heads)
-        if dim % heads:
-            raise ValueError(f"heads: expected a divisor of dim={dim}, got {heads}")
-        self.heads = heads
-        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.out = nn.Linear(dim, dim)
-
-    def forward(self, tokens: Tensor, dropped: Tensor | None = None) -> Tensor:
-        """Attend; ``dropped (n, heads, T, T)`` is true where query i loses key j, None loses nothing."""
-        check_embeddings(ndim=3, tokens=tokens)
-        n, time, dim = tokens.shape
-        if dropped is not None:
-            check_mask(dropped, (n, self.heads, time, time), name="dropped")
-            if bool(dropped.all(-1).any()):
-                raise ValueError("dropped: expected every query to keep at least one key, got one without")
-        # (n, T, 3, heads, dim / heads) to three times (n, heads, T, dim / heads)
-        q, k, v = self.qkv(tokens).view(n, time, 3, self.heads, dim // self.heads).permute(2, 0, 3, 1, 4)
-        logits = q @ k.mT / math.sqrt(q.shape[-1])  # (n, heads, T, T)
-        if dropped is not None:
-            logits = logits.masked_fill(dropped, -math.inf)
-        return self.out((logits.softmax(-1) @ v).transpose(1, 2).reshape(n, time, dim))
-
-
-class LoRALinear(nn.Module):
-    """A frozen linear layer with a trained correction of low rank; its bias is trained, too.
-
-    Args:
-        layer: what is frozen.
-        rank: r.
-        alpha: the correction is scaled by alpha / rank.
-        dropout: on the input of the correction.
-
-    Raises:
-        ValueError: a size not positive, dropout outside [0, 1].
-
-    Source: Hu et al., LoRA (2021); rank 16, alpha 8 and the trained biases as in Thapa et al. (2024), released code.
-    """
-
-    def __init__(self, layer: nn.Linear, rank: int = 4, alpha: float = 2.0, dropout: float = 0.1) -> None:
-        super().__init__()
-        check_positive(rank=rank, alpha=alpha)
-        check_in_range(0, 1, dropout=dropout)
-        self.layer = layer
-        self.layer.weight.requires_grad_(False)
-        self.down = nn.Parameter(torch.randn(rank, layer.in_features) / layer.in_features**0.5)  # A
-        self.up = nn.Parameter(torch.zeros(layer.out_features, rank))  # B
-        self.scale, self.dropout = alpha / rank, nn.Dropout(dropout)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(..., in)`` to ``(..., out)``."""
-        return self.layer(x) + self.scale * (self.dropout(x) @ self.down.mT @ self.up.mT)
-
-    def merged(self) -> nn.Linear:
-        """One plain layer that computes the same without dropout."""
-        plain = nn.Linear(self.layer.in_features, self.layer.out_features, bias=self.layer.bias is not None)
-        with torch.no_grad():
-            plain.weight.copy_(self.layer.weight + self.scale * self.up @ self.down)
-            if self.layer.bias is not None:
-                plain.bias.copy_(self.layer.bias)
-        return plain.to(self.layer.weight)
-
-
-class NormalizedHead(nn.Sequential):
-    """Linear, BatchNorm, ReLU, Linear, BatchNorm, no biases before a normalization; refuses a batch of one in training.
-
-    Args:
-        in_dim: width of the features.
-        hidden: width between (128 in the release).
-        out_dim: width of the embeddings.
-    """
-
-    def __init__(self, in_dim: int, hidden: int, out_dim: int) -> None:
-        check_positive(in_dim=in_dim, hidden=hidden, out_dim=out_dim)
-        super().__init__(
-            nn.Linear(in_dim, hidden, bias=False),
-            nn.BatchNorm1d(hidden),
-            nn.ReLU(),
-            nn.Linear(hidden, out_dim, bias=False),
-            nn.BatchNorm1d(out_dim),
-        )
-
-
-class Tower(nn.Module):
-    """A transformer block of teaching size: pieces of a signal to one feature vector, the mean of its tokens.
-
-    Args:
-        pieces: T, how many pieces a signal is cut into.
-        piece_dim: width of one.
-        dim: width of the tokens.
-        heads: of the attention.
-        rate: share of keys that a query loses in training.
-        lora: freeze the linear layers that read and mix the tokens, and train low-rank corrections of them.
+class ECGDraws(NamedTuple):
+    """The random numbers of `augment_ecg`.
 
     Attributes:
-        feature_dim: ``dim``.
-
-    Shape:
-        ``(n, T * piece_dim)`` to ``(n, dim)``.
-
-    Raises:
-        ValueError: a size not positive; at a call, another width.
+        kinds: ``(n,)`` integers: 0 warps, 1 permutes, 2 leaves.
+        order: ``(n, S)`` integers, for each a permutation of its S segments.
+        speeds: ``(n, S)`` numbers in [0, 1]: below a half a segment is slowed down, above it is hurried.
     """
 
-    def __init__(
-        self, pieces: int, piece_dim: int, dim: int = 32, heads: int = 2, *, rate: float = 0.3, lora: bool = False
-    ) -> None:
-        super().__init__()
-        check_positive(pieces=pieces, piece_dim=piece_dim)
-        self.pieces, self.rate, self.feature_dim = pieces, rate, dim
-
-        def linear(inputs: int, outputs: int) -> nn.Module:
-            layer = nn.Linear(inputs, outputs)
-            return LoRALinear(layer) if lora else layer
-
-        self.read = linear(piece_dim, dim)
-        self.mix = nn.Sequential(linear(dim, 2 * dim), nn.GELU(), linear(2 * dim, dim))
-        self.place = nn.Parameter(0.02 * torch.randn(pieces, dim))
-        self.attention = DropKeyAttention(dim, heads)
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for _ in range(2))
-
-    def forward(self, signals: Tensor) -> Tensor:
-        """Features of signals; keys are dropped in training only."""
-        check_embeddings(signals=signals)
-        if signals.shape[1] % self.pieces:
-            raise ValueError(f"signals: expected a multiple of {self.pieces} numbers a row, got {signals.shape[1]}")
-        tokens = self.read(signals.view(len(signals), self.pieces, -1)) + self.place  # (n, T, dim)
-        dropped = None
-        if self.training and self.rate > 0:
-            dropped = draw_drop_mask(len(tokens), self.attention.heads, self.pieces, self.rate).to(tokens.device)
-        tokens = tokens + self.attention(self.norms[0](tokens), dropped)
-        return (tokens + self.mix(self.norms[1](tokens))).mean(1)
+    kinds: Tensor
+    order: Tensor
+    speeds: Tensor
 
 
-class MoRE(nn.Module):
-    """Three towers and their heads; ``method(report, xray, ecg).loss`` is minimized."""
-
-    def __init__(
-        self,
-        towers: dict[str, nn.Module],
-        feature_dim: int,
-        *,
-        hidden: int = 32,
-        out_dim: int = 16,
-        temperature: float = 0.02,
-    ) -> None:
-        """Put a head on every tower.
-
-        Args:
-            towers: under the names "report", "xray" and "ecg"; each returns ``(n, feature_dim)``.
-            feature_dim: width of their features.
-            hidden: of the heads.
-            out_dim: width of the common space.
-            temperature: fixed, as in the release.
-
-        Raises:
-            ValueError: other names, a number not positive.
-        """
-        super().__init__()
-        if set(towers) != {"report", "xray", "ecg"}:
-            raise ValueError(f"towers: expected the names report, xray and ecg, got {sorted(towers)}")
-        check_positive(temperature=temperature)
-        self.towers = nn.ModuleDict(towers)
-        self.heads = nn.ModuleDict({name: NormalizedHead(feature_dim, hidden, out_dim) for name in towers})
-        self.temperature = temperature
-
-    def embed(self, name: str, signals: Tensor) -> Tensor:
-        """Embeddings ``(n, out_dim)`` of one modality."""
-        check_choice(tuple(self.towers), name=name)
-        return self.heads[name](self.towers[name](signals))
-
-    def forward(self, report: Tensor, xray: Tensor, ecg: Tensor) -> MoRETerms:
-        """The losses of one batch of patients."""
-        check_batch(len(report), 2, name="report", why="to normalize over the batch")
-        notes, xrays, ecgs = self.embed("report", report), self.embed("xray", xray), self.embed("ecg", ecg)
-        return more_loss(notes, xrays, ecgs, self.temperature)
+def draw_ecg_changes(n: int, segments: int = SEGMENTS, *, generator: torch.Generator | None = None) -> ECGDraws:
+    """Draw one of the three changes for each of n ECGs, evenly, and what they need."""
+    check_count(n=n, segments=segments)
+    check_generator(generator)
+    where = "cpu" if generator is None else generator.device
+    kinds = torch.randint(3, (n,), generator=generator, device=where)
+    order = torch.rand(n, segments, generator=generator, device=where).argsort(1)
+    return ECGDraws(kinds, order, torch.rand(n, segments, generator=generator, device=where))
 
 
+@full_precision
 def augment_ecg(
     signals: Tensor, kinds: Tensor, order: Tensor, speeds: Tensor, *, largest_change: float = 0.25
 ) -> Tensor:
     """Warp the time of an ECG, permute its segments, or leave it: with given draws.
 
     Args:
-        signals: ``(n, leads, time)``; time a multiple of the number of segments.
-        kinds: ``(n,)`` integers: 0 warps, 1 permutes, 2 leaves.
-        order: ``(n, S)`` integers, for each a permutation of its S segments (4 in the release).
-        speeds: ``(n, S)`` numbers in [0, 1]: below a half a segment is slowed down, above it is hurried.
+        signals: ``(n, leads, time)``; time a multiple of the number of segments, and at least 2.
+        kinds: as all that follows, see `ECGDraws`.
+        order: permutations.
+        speeds: of the segments.
         largest_change: of a segment's length, as a share, below 1.
 
     Returns:
         ``(n, leads, time)``.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, a draw out of range.
     """
-    check_embeddings(ndim=3, signals=signals)
-    check_embeddings(speeds=speeds)
-    check_in_range(0, 1, speeds=speeds)
+    check_shapes(signals=(signals, "n leads time"), speeds=(speeds, "n S"), order=(order, "n S", int))
+    check_entries(0, 1, speeds=speeds)
     check_in_range(0, 0.99, largest_change=largest_change)
     n, _, time = signals.shape
     segments = order.shape[1]
-    check_labels(kinds, n, name="kinds", num_classes=3)
-    check_labels(order.flatten(), n * segments, name="order", num_classes=segments)
-    check_same_shape(order=order, speeds=speeds)
-    if time % segments:
-        raise ValueError(f"signals: expected a length that {segments} segments share evenly, got {time}")
+    kinds = check_labels(kinds, n, name="kinds", num_classes=3)
+    order = order.long()
+    if not torch.equal(order.sort(1).values, torch.arange(segments, device=order.device).expand_as(order)):
+        raise ValueError(f"order: expected a permutation of {segments} segments in every row, got another row")
+    if time % segments or time < 2:
+        raise ValueError(f"signals: expected a length that {segments} segments share evenly, at least 2, got {time}")
     length = time // segments
     rows = torch.arange(n, device=signals.device)[:, None]
     permuted = signals.unflatten(2, (segments, length)).transpose(1, 2)[rows, order]  # (n, S, leads, length)
@@ -386,6 +178,7 @@ def augment_ecg(
     return torch.where(kind == 0, warped, torch.where(kind == 1, permuted, signals))
 
 
+@full_precision
 def zero_shot_scores(signals: Tensor, prompts: Tensor, classes: Tensor) -> Tensor:
     """How well each signal fits each class: its nearest prompt, standardized over the signals.
 
@@ -397,52 +190,112 @@ def zero_shot_scores(signals: Tensor, prompts: Tensor, classes: Tensor) -> Tenso
     Returns:
         ``(n, C)``: cosine with the best prompt of a class, minus its mean over the signals, over its deviation.
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, a single signal, a class without a prompt, NaN.
-
     Source: Thapa et al. (2024), released zero-shot script.
     """
-    check_embeddings(signals=signals, prompts=prompts)
-    check_same_width(signals=signals, prompts=prompts)
+    check_shapes(signals=(signals, "n d"), prompts=(prompts, "p d"))
     check_batch(len(signals), 2, name="signals", why="to have a deviation")
-    check_labels(classes, len(prompts), name="classes")
+    classes = check_labels(classes, len(prompts), name="classes", num_classes=len(prompts))
     count = int(classes.max()) + 1
     if len(classes.unique()) < count:
         raise ValueError(f"classes: expected a prompt for each of {count} classes, got {len(classes.unique())}")
     cosines = cosine_similarity(signals, prompts)  # (n, p)
     best = torch.stack([cosines[:, classes == c].amax(1) for c in range(count)], dim=1)
-    return (best - best.mean(0)) / best.std(0).clamp_min(1e-8)
+    centered = best - best.mean(0)
+    deviation = (centered.square().sum(0) / (len(best) - 1)).clamp_min(SMALLEST_DEVIATION**2).sqrt()
+    return centered / deviation
 
 
-class Triples(NamedTuple):
-    """Patients: three signals ``(n, 30)`` each, and the ``(n, 10)`` factors behind them."""
+def draw_dropped(n: int, rate: float = 0.3, *, generator: torch.Generator | None = None) -> Tensor:
+    """``(n,)`` boolean, which patients lose their ECG in a step of downstream training, see `MoRE.fuse`."""
+    check_count(n=n)
+    check_in_range(0, 1, rate=rate)
+    check_generator(generator)
+    return torch.rand(n, generator=generator, device="cpu" if generator is None else generator.device) < rate
 
-    report: Tensor
-    xray: Tensor
-    ecg: Tensor
-    factors: Tensor
 
+class MoRE(nn.Module):
+    """Three towers and their heads."""
 
-def draw_triples(n: int, *, noise: float = 0.1, world: int = 0, seed: int = 0) -> Triples:
-    r"""Patients of ten hidden factors: the report tells of all, the X-ray not of the last three, the ECG not of the
-    first three; each signal is :math:`\tanh(zW/3)` plus noise.
+    def __init__(
+        self,
+        towers: dict[str, nn.Module],
+        feature_dim: int,
+        *,
+        hidden: int = 32,
+        out_dim: int = 16,
+        temperature: float = 0.02,
+        augment: bool = True,
+    ) -> None:
+        """Put a head on every tower.
 
-    Args:
-        n: number of patients.
-        noise: deviation of the noise.
-        world: seed of the three fixed maps.
-        seed: of the patients.
+        Args:
+            towers: under the names "report", "xray" and "ecg"; each returns ``(n, feature_dim)``.
+            feature_dim: width of their features.
+            hidden: of the heads.
+            out_dim: width of the common space.
+            temperature: fixed, as in the release.
+            augment: whether the ECGs ``(n, leads, time)`` are changed in training, see `augment_ecg`.
+        """
+        super().__init__()
+        check_type(dict, towers=towers)
+        if set(towers) != set(MODALITIES):
+            raise ValueError(f"towers: expected the names report, xray and ecg, got {sorted(map(str, towers))}")
+        check_module(**{f"towers[{name!r}]": tower for name, tower in towers.items()})
+        check_temperature(temperature)
+        check_flag(augment=augment)
+        self.towers = nn.ModuleDict(towers)
+        self.heads = nn.ModuleDict({name: NormalizedHead(feature_dim, hidden, out_dim) for name in towers})
+        self.temperature, self.augment = temperature, augment
 
-    Raises:
-        ValueError: no patient, negative noise.
-    """
-    check_positive(n=n)
-    check_in_range(0, math.inf, noise=noise)
-    maps = torch.randn(3, 10, 30, generator=torch.Generator().manual_seed(world))
-    maps[1, 7:] = 0
-    maps[2, :3] = 0
-    generator = torch.Generator().manual_seed(seed)
-    factors = torch.randn(n, 10, generator=generator)
-    report, xray, ecg = torch.tanh(factors @ maps / 3) + noise * torch.randn(3, n, 30, generator=generator)
-    return Triples(report, xray, ecg, factors)
+    def embed(self, name: str, signals: Tensor) -> Tensor:
+        """Embeddings ``(n, out_dim)`` of one modality."""
+        return self.heads[name](self._features(name, signals, "signals"))
+
+    def forward(self, report: Tensor, xray: Tensor, ecg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Embeddings ``(n, out_dim)`` of all three."""
+        check_batch(len(report) if isinstance(report, Tensor) else 0, 1, name="report", why="(a patient)")
+        features = [self._features(*named) for named in zip(MODALITIES, (report, xray, ecg), MODALITIES, strict=True)]
+        check_shapes(**{name: (x, "n f") for name, x in zip(MODALITIES, features, strict=True)})
+        found = [self.heads[name](x) for name, x in zip(MODALITIES, features, strict=True)]
+        return found[0], found[1], found[2]
+
+    def loss(self, report: Tensor, xray: Tensor, ecg: Tensor, *, generator: torch.Generator | None = None) -> MoRETerms:
+        """The losses of one batch of patients; in training their ECGs are changed."""
+        check_type(Tensor, report=report, xray=xray, ecg=ecg)
+        check_batch(len(report) if report.ndim else 0, 2, name="report", why="to normalize over the batch")
+        check_generator(generator)
+        if self.training and self.augment:
+            check_shapes(ecg=(ecg, "n leads time"))
+            draws = draw_ecg_changes(len(ecg), generator=generator)
+            try:
+                ecg = augment_ecg(ecg, *(x.to(ecg.device) for x in draws)).to(ecg)
+            except ValueError as error:
+                raise ValueError(f"ecg: {error}") from error
+        return more_loss(*self(report, xray, ecg), self.temperature)
+
+    @torch.no_grad()
+    def fuse(self, xray: Tensor, ecg: Tensor, dropped: Tensor | None = None) -> Tensor:
+        """Frozen features of both signals side by side, ``(n, 2 feature_dim)``, for downstream tasks.
+
+        Args:
+            xray: of n patients.
+            ecg: of the same.
+            dropped: ``(n,)`` boolean, whose ECG is zeroed, see `draw_dropped`; None for nobody's.
+        """
+        first, second = self._features("xray", xray, "xray"), self._features("ecg", ecg, "ecg")
+        check_shapes(xray=(first, "n f"), ecg=(second, "n f"), dropped=(dropped, "n?", bool))
+        if dropped is not None:
+            second = second.masked_fill(dropped[:, None], 0.0)
+        return torch.cat([first, second], 1)
+
+    def _features(self, name: str, signals: Tensor, argument: str) -> Tensor:
+        check_choice(MODALITIES, name=name)
+        check_type(Tensor, **{argument: signals})
+        try:
+            features = self.towers[name](signals)
+        except ValueError as error:
+            raise ValueError(f"{argument}: {error}") from error
+        check_shapes(**{argument: (features, "n f")})
+        if self.training:
+            check_batch(len(features), 2, name=argument, why="to normalize over the batch")
+        return features

@@ -38,14 +38,19 @@ import torch
 from torch import Tensor, nn
 
 from ..core.checks import (
-    check_embeddings,
+    check_count,
+    check_entries,
+    check_generator,
     check_in_range,
     check_mask,
+    check_module,
+    check_number,
     check_positive,
-    check_same_shape,
-    check_same_width,
+    check_shapes,
+    check_type,
 )
-from ..core.contrast import softmax_contrast
+from ..core.contrast import check_scale, softmax_contrast
+from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, normalize, self_mask
 
 __all__ = [
@@ -64,15 +69,20 @@ __all__ = [
     "with_null",
 ]
 
+LARGEST_SCALE = 100.0  # CLIP's
+VISUAL_FROM, ABSTRACT_TO = 5, 3  # of a scale from 1 to 7
+
 
 class NullTerms(NamedTuple):
-    """The two directions, each a mean over the N items and at least M / N log M.
+    """The loss and its two directions, each a mean over the N items and at least M / N log M.
 
     Attributes:
+        loss: their mean.
         image_to_text: scalar, softmax over texts.
         text_to_image: scalar, softmax over images and copies of NULL.
     """
 
+    loss: Tensor
     image_to_text: Tensor
     text_to_image: Tensor
 
@@ -85,6 +95,7 @@ class Mined(NamedTuple):
     image: Tensor
 
 
+@full_precision
 def with_null(image: Tensor, null_image: Tensor, is_visual: Tensor) -> Tensor:
     """The rows X of the loss: each item's own image, or NULL.
 
@@ -95,30 +106,25 @@ def with_null(image: Tensor, null_image: Tensor, is_visual: Tensor) -> Tensor:
 
     Returns:
         ``(N, d)``.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN.
     """
-    check_embeddings(image=image)
-    check_embeddings(null_image=null_image, ndim=1)
-    check_same_width(image=image, null_image=null_image)
-    check_mask(is_visual, (len(image),), name="is_visual")
+    check_shapes(image=(image, "N d"), null_image=(null_image, "d"), is_visual=(is_visual, "N", bool))
     return torch.where(is_visual[:, None], image, null_image)
 
 
+@full_precision
 def tip_clip_terms(
     image: Tensor, text: Tensor, null_image: Tensor, is_visual: Tensor, log_scale: float | Tensor
 ) -> NullTerms:
-    """Both directions of the loss; arguments and errors as in `tip_clip`."""
-    check_embeddings(text=text)
+    """Both directions of the loss, and their mean; arguments as in `tip_clip`."""
+    check_shapes(image=(image, "N d"), text=(text, "N d"), null_image=(null_image, "d"))
+    check_shapes(image=(image, "N d"), is_visual=(is_visual, "N", bool))
+    check_scale(log_scale)
     rows = with_null(image, null_image, is_visual)
-    check_same_shape(image=rows, text=text)
-    log_scale = torch.as_tensor(log_scale, dtype=text.dtype, device=text.device)
-    check_embeddings(ndim=0, log_scale=log_scale)
-    logits = log_scale.exp() * cosine_similarity(rows, text)  # (N, N), M equal rows
+    scale = torch.as_tensor(log_scale, dtype=text.dtype, device=text.device).exp()
+    logits = scale * cosine_similarity(rows, text)  # (N, N), M equal rows
     own = self_mask(len(text), text.device)
-    return NullTerms(softmax_contrast(logits, own), softmax_contrast(logits.mT, own))
+    to_text, to_image = softmax_contrast(logits, own), softmax_contrast(logits.mT, own)
+    return NullTerms((to_text + to_image) / 2, to_text, to_image)
 
 
 def tip_clip(image: Tensor, text: Tensor, null_image: Tensor, is_visual: Tensor, log_scale: float | Tensor) -> Tensor:
@@ -134,57 +140,56 @@ def tip_clip(image: Tensor, text: Tensor, null_image: Tensor, is_visual: Tensor,
     Returns:
         Scalar; with all items visual the CLIP loss.
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN.
-
     Source: Verma et al. (2023), equation 1.
+
+    Example:
+        >>> is_visual, null = torch.tensor([True, False, False]), torch.tensor([0.0, 1.0])
+        >>> text = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0]])  # all where they should be
+        >>> loss = tip_clip(text, text, null, is_visual, 4.6)
+        >>> round(loss.item(), 4) == round(loss_floor(is_visual), 4)
+        True
     """
-    terms = tip_clip_terms(image, text, null_image, is_visual, log_scale)
-    return (terms.image_to_text + terms.text_to_image) / 2
+    return tip_clip_terms(image, text, null_image, is_visual, log_scale).loss
 
 
 def loss_floor(is_visual: Tensor) -> float:
     """M / N log M, below which neither direction of the loss can fall; ``is_visual (N,)`` boolean."""
-    check_mask(is_visual, (len(is_visual),), name="is_visual")
+    check_shapes(is_visual=(is_visual, "N", bool))
     without = int((~is_visual).sum())
     return without / len(is_visual) * math.log(without) if without else 0.0
 
 
+@full_precision
 def visualness(text: Tensor, null_image: Tensor) -> Tensor:
     """``(N,)`` scores in [0, 2] of texts ``(N, d)``: 1 - cosine with NULL ``(d,)``.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN.
-
     Source: Verma et al. (2023).
     """
-    check_embeddings(text=text)
-    check_embeddings(null_image=null_image, ndim=1)
-    check_same_width(text=text, null_image=null_image)
+    check_shapes(text=(text, "N d"), null_image=(null_image, "d"))
     return 1 - normalize(text) @ normalize(null_image)
 
 
+@full_precision
 def mine_sentences(similarity: Tensor, visual_above: float = 0.35, abstract_below: float = 0.18) -> Mined:
     """Label the sentences of a page by an untuned CLIP: near one of its images, far from all of them, or left out.
 
     Args:
         similarity: ``(S, P)`` cosines of sentences and images of one page.
         visual_above: a sentence whose best cosine exceeds it is visual and gets that image.
-        abstract_below: a sentence all of whose cosines stay below it is not.
+        abstract_below: a sentence all of whose cosines stay below it is not; at most ``visual_above``.
 
     Returns:
         Which sentences are kept, which of them are visual, and the best image of each.
 
-    Raises:
-        TypeError: not a floating tensor.
-        ValueError: not two-dimensional, NaN, thresholds crossed.
-
     Source: Verma et al. (2023).
     """
-    check_embeddings(similarity=similarity)
-    check_in_range(abstract_below, 1, visual_above=visual_above)
+    check_shapes(similarity=(similarity, "S P"))
+    check_in_range(-1, 1, visual_above=visual_above, abstract_below=abstract_below)
+    if abstract_below > visual_above:
+        raise ValueError(
+            f"visual_above, abstract_below: expected the second to be at most the first, got {visual_above} and "
+            f"{abstract_below}"
+        )
     best, image = similarity.max(1)
     is_visual = best > visual_above
     return Mined(is_visual | (best < abstract_below), is_visual, image)
@@ -193,22 +198,26 @@ def mine_sentences(similarity: Tensor, visual_above: float = 0.35, abstract_belo
 def majority_label(ratings: Tensor, needed: int = 5) -> tuple[Tensor, Tensor]:
     """Labels of people: ``ratings (S, raters)`` from 1 to 7 to ``kept (S,)`` and ``is_visual (S,)``.
 
-    Visual if at least ``needed`` raters chose 5, 6 or 7; not visual if as many chose 1, 2 or 3; else left out.
-
-    Raises:
-        ValueError: a rating outside 1 to 7, ``needed`` no majority.
+    Visual if at least ``needed`` raters, a majority, chose 5, 6 or 7; not visual if as many chose 1, 2 or 3; else left
+    out.
     """
-    check_in_range(1, 7, ratings=ratings)
-    check_in_range(ratings.shape[1] // 2 + 1, ratings.shape[1], needed=needed)
-    is_visual = (ratings >= 5).sum(1) >= needed
-    return is_visual | ((ratings <= 3).sum(1) >= needed), is_visual
+    check_shapes(ratings=(ratings, "S raters", int))
+    check_entries(1, 7, ratings=ratings)
+    raters = ratings.shape[1]
+    check_count(needed=needed)
+    if not raters // 2 < needed <= raters:
+        raise ValueError(f"ratings, needed: expected a majority of the {raters} raters, got {needed}")
+    is_visual = (ratings >= VISUAL_FROM).sum(1) >= needed
+    return is_visual | ((ratings <= ABSTRACT_TO).sum(1) >= needed), is_visual
 
 
 def macro_f1(scores: Tensor, is_visual: Tensor, threshold: float) -> float:
     """Mean of the F1 of both classes, where scores ``(N,)`` above the threshold are called visual."""
-    check_embeddings(scores=scores, ndim=1)
-    check_mask(is_visual, tuple(scores.shape), name="is_visual")
-    called = scores > threshold
+    check_shapes(scores=(scores, "N"), is_visual=(is_visual, "N", bool))
+    number = check_number("threshold", threshold)
+    if number is None or math.isnan(number):
+        raise ValueError("threshold: expected a number, got nan")
+    called = scores > number
     parts = []
     for truth, guess in ((is_visual, called), (~is_visual, ~called)):
         both = int(truth.sum() + guess.sum())
@@ -216,21 +225,28 @@ def macro_f1(scores: Tensor, is_visual: Tensor, threshold: float) -> float:
     return sum(parts) / 2
 
 
+@full_precision
 def best_threshold(scores: Tensor, is_visual: Tensor) -> float:
     """The threshold of the highest `macro_f1` on validation data, halfway between two neighboring scores."""
-    check_embeddings(scores=scores, ndim=1)
-    ordered = scores.unique()  # sorted
+    check_shapes(scores=(scores, "N"), is_visual=(is_visual, "N", bool))
+    ordered = scores.double().unique()  # sorted
     middle = torch.cat([ordered[:1] - 1e-6, (ordered[:-1] + ordered[1:]) / 2])
     return max(middle.tolist(), key=lambda threshold: macro_f1(scores, is_visual, threshold))
 
 
-def draw_null_image(shape: tuple[int, ...], *, generator: torch.Generator) -> Tensor:
+def draw_null_image(shape: tuple[int, ...], *, generator: torch.Generator | None = None) -> Tensor:
     """Uniformly random pixels of a shape such as ``(3, 16, 16)``; drawn once and kept."""
-    return torch.rand(shape, generator=generator)
+    check_type((list, tuple), shape=shape)
+    check_count(**{f"shape[{i}]": size for i, size in enumerate(shape)})
+    check_generator(generator)
+    return torch.rand(tuple(shape), generator=generator, device="cpu" if generator is None else generator.device)
 
 
 class TIPCLIP(nn.Module):
-    """Two towers, the NULL image, a learned scale, and one training step."""
+    """Two towers, the NULL image and a learned scale, which `after_step` keeps within [1, 100].
+
+    Both stages of training are the same loss: the mined corpus first, the sentences labeled by people second.
+    """
 
     null_image: Tensor
 
@@ -243,12 +259,12 @@ class TIPCLIP(nn.Module):
             text_tower: texts to embeddings ``(N, d)``.
             null_image: one image, see `draw_null_image`.
             scale: first value of 1 / temperature.
-
-        Raises:
-            ValueError: ``scale`` not positive.
         """
         super().__init__()
+        check_module(image_tower=image_tower, text_tower=text_tower)
+        check_shapes(null_image=(null_image, "..."))
         check_positive(scale=scale)
+        check_scale(math.log(scale), name="scale")
         self.image_tower, self.text_tower = image_tower, text_tower
         self.register_buffer("null_image", null_image)
         self.log_scale = nn.Parameter(torch.tensor(math.log(scale)))
@@ -258,38 +274,53 @@ class TIPCLIP(nn.Module):
         """``(d,)`` with the current weights; in training it carries gradient."""
         return self.image_tower(self.null_image[None])[0]
 
-    def forward(self, images: Tensor, texts: Tensor, is_visual: Tensor) -> Tensor:
-        """The loss of a batch: texts ``(N, ...)``, and images ``(V, ...)`` of the visual items only, in their order.
+    def loss(self, images: Tensor, texts: Tensor, is_visual: Tensor) -> Tensor:
+        """The loss of a batch.
 
-        Raises:
-            ValueError: as many images as visual items are needed.
+        Args:
+            images: one for each of the N items (those of non-visual ones are left out), or of the visual items only, in
+                their order; none at all where nothing is visual.
+            texts: ``(N, ...)``.
+            is_visual: ``(N,)`` boolean.
         """
-        text, null = self.text_tower(texts), self.null_embedding
+        check_type(Tensor, images=images, texts=texts)
+        text = self.text_tower(texts)
+        check_shapes(texts=(text, "N d"))
         check_mask(is_visual, (len(text),), name="is_visual")
-        if len(images) != int(is_visual.sum()):
-            raise ValueError(f"images: expected one for each of {int(is_visual.sum())} visual items, got {len(images)}")
-        rows = torch.zeros_like(text)
-        if len(images):
-            rows = rows.index_put((is_visual.nonzero()[:, 0],), self.image_tower(images))
-        return tip_clip(rows, text, null, is_visual, self.log_scale)
+        count = int(is_visual.sum())
+        if len(images) == len(text):
+            images = images[is_visual]
+        if len(images) != count:
+            raise ValueError(f"images, is_visual: expected one for each of {count} visual items, got {len(images)}")
+        rows = self.null_embedding[None]
+        if count:
+            own = self.image_tower(images)
+            check_shapes(images=(own, "V d"), texts=(text, "N d"))
+            rows = torch.cat([rows, own])
+        # Row 0 is NULL, row 1 the first visual item's image.
+        return tip_clip(rows[is_visual.cumsum(0) * is_visual], text, rows[0], is_visual, self.log_scale)
 
-    def step(self, images: Tensor, texts: Tensor, is_visual: Tensor, optimizer: torch.optim.Optimizer) -> float:
-        """One step of either stage: the mined corpus first, the sentences labeled by people second."""
-        self.train()
-        loss = self(images, texts, is_visual)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        with torch.no_grad():
-            self.log_scale.clamp_(0, math.log(100))
-        return loss.item()
+    def forward(self, images: Tensor, texts: Tensor, is_visual: Tensor) -> Tensor:
+        """The loss."""
+        return self.loss(images, texts, is_visual)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Keep the scale within [1, 100]."""
+        self.log_scale.clamp_(0, math.log(LARGEST_SCALE))
 
     @torch.no_grad()
     def score(self, texts: Tensor) -> Tensor:
         """``(N,)`` visualness of texts; no image is looked at except NULL."""
-        return visualness(self.text_tower(texts), self.null_embedding)
+        check_type(Tensor, texts=texts)
+        text = self.text_tower(texts)
+        check_shapes(texts=(text, "N d"))
+        return visualness(text, self.null_embedding)
 
     @torch.no_grad()
     def similarity(self, texts: Tensor, images: Tensor) -> Tensor:
         """``(texts, images)`` cosines, for retrieval."""
-        return cosine_similarity(self.text_tower(texts), self.image_tower(images))
+        check_type(Tensor, texts=texts, images=images)
+        text, image = self.text_tower(texts), self.image_tower(images)
+        check_shapes(texts=(text, "N d"), images=(image, "P d"))
+        return cosine_similarity(text, image)

@@ -7,6 +7,10 @@
 | `digits` | 1,442 + 355 handwritten digits, 8x8 gray | scikit-learn |
 | `sprites` | drawn objects with independent factors | generated |
 | `sprite_captions`, `abstract_sentences` | what a sprite shows, in words, and what nobody can see | generated |
+| `class_captions` | a word for the class of an image, among words that mean nothing | generated |
+| `toy_text` | a language that runs into loops | generated |
+| `arithmetic_rationales` | worked solutions by a teacher who slips | generated |
+| `patients` | a report, an X-ray and an ECG of one patient | generated |
 | `gaussian_views` | feature vectors of two views with known moments | generated |
 | `heart_beats` | windows of heartbeats, with their trial and patient | generated |
 | `interactions` | users and the items they liked, with spurious ones | generated |
@@ -34,10 +38,10 @@ import sys
 from typing import NoReturn
 
 from .bandits import PeakedBandit, ProxyBandit, peaked_bandit, proxy_bandit
-from .captions import abstract_sentences, sprite_captions
+from .captions import abstract_sentences, class_captions, class_synonyms, sprite_captions
 from .cifar import cifar10
 from .common import ImageSet
-from .decisions import Decisions, combination_lock, low_rank_game, low_rank_mdp
+from .decisions import Decisions, check_decisions, combination_lock, low_rank_game, low_rank_mdp
 from .digits import digits
 from .factors import Factors, Subjects, TwoFeatures, draw_factors, draw_intervals, draw_subjects, draw_two_features
 from .facts import Facts, named_facts
@@ -48,12 +52,16 @@ from .installed import CitationGraph, FilmNetwork, Ratings, cora, imdb, library_
 from .interactions import CommunityGraph, Interactions, ItemSequences, community_graph, interactions, item_sequences
 from .networks import attributed_interactions, item_bundles, paper_network
 from .painted import color_by_label, overlay_pattern
+from .patients import Patients, patients
 from .point_clouds import PointClouds, point_clouds
 from .preferences import Preferences, planted_preferences
+from .rationales import Rationales, arithmetic_rationales, rationale_text, spoil_rationales
 from .redundant import Redundant, redundant_regression
 from .scenes import Scenes, draw_scenes
 from .series import HeartBeats, heart_beats
 from .sprites import SPRITE_FACTORS, Sprites, sprites
+from .text_changes import TextDraws, change_texts, draw_text_changes, remove_words
+from .texts import toy_text
 
 __all__ = [
     "draw_scenes",
@@ -119,6 +127,19 @@ __all__ = [
     "peaked_bandit",
     "proxy_bandit",
     "redundant_regression",
+    "class_captions",
+    "class_synonyms",
+    "Patients",
+    "patients",
+    "Rationales",
+    "arithmetic_rationales",
+    "rationale_text",
+    "spoil_rationales",
+    "TextDraws",
+    "change_texts",
+    "draw_text_changes",
+    "remove_words",
+    "toy_text",
 ]
 
 # What people look for first, under its name elsewhere.

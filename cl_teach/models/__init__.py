@@ -11,11 +11,17 @@ from .generator import VariationGenerator, noise_embeddings
 from .graph import gcn_matrix, mean_matrix, scale_by_degrees
 from .heads import PredictionHead, ProjectionHead
 from .language_model import LanguageModel
-from .point_transformer import PatchEmbedding, PositionedBlocks, farthest_points, make_patches
+from .low_rank import LowRankFeatures
+from .paired_towers import HeadedTower, PairedTowers, Views
+from .point_transformer import MaskedBranch, PatchEmbedding, PositionedBlocks, farthest_points, make_patches
 from .policies import ActionPolicy, TokenPolicy, bumps
+from .pooling import masked_mean
+from .rationales import Discriminator, Student
 from .scattering import Scattering, ScatteringAdapter
 from .sequence import continue_tokens, predicting_states, response_log_probability, token_log_probability
+from .signal_tower import DropKeyAttention, LoRALinear, NormalizedHead, SignalTower, draw_drop_mask
 from .subject import Denoiser, SubjectReader
+from .token_classifier import TokenClassifier
 
 __all__ = [
     "SubjectReader",
@@ -32,6 +38,8 @@ __all__ = [
     "ConvEncoder",
     "CosineClassifier",
     "DilatedEncoder",
+    "LowRankFeatures",
+    "MaskedBranch",
     "draw_segments",
     "LanguageModel",
     "PatchEmbedding",
@@ -54,4 +62,16 @@ __all__ = [
     "bumps",
     "continue_tokens",
     "recorded",
+    "HeadedTower",
+    "PairedTowers",
+    "Views",
+    "masked_mean",
+    "Discriminator",
+    "Student",
+    "DropKeyAttention",
+    "LoRALinear",
+    "NormalizedHead",
+    "SignalTower",
+    "draw_drop_mask",
+    "TokenClassifier",
 ]

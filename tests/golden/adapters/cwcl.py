@@ -13,11 +13,10 @@ def cwcl(quantity, inputs, params):
     p, log_scale = with_grad([inputs["p"], inputs["log_scale"]])
     weights = intra_modal_weights(inputs.get("weight_features", inputs["q"]))
     terms = cwcl_terms(p, inputs["q"], log_scale, weights)
-    loss = terms.weighted + terms.plain
     return {
-        "loss": loss,
+        "loss": terms.loss,
         "loss_cwcl": terms.weighted,
         "loss_cl": terms.plain,
         "weights": weights,
-        **gradients(loss, p=p, log_scale=log_scale),
+        **gradients(terms.loss, p=p, log_scale=log_scale),
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.crossmodal.more import DropKeyAttention, NormalizedHead, more_loss
+from cl_teach.crossmodal.more import more_loss
+from cl_teach.models.signal_tower import DropKeyAttention, NormalizedHead
 
 
 def more(quantity, inputs, params):

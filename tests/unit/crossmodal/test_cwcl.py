@@ -1,5 +1,6 @@
 """Srinivasa et al. (2023): positives by degree."""
 
+import copy
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize
-from cl_teach.crossmodal.cwcl import cwcl, cwcl_terms, intra_modal_weights
+from cl_teach.crossmodal.cwcl import CWCL, cwcl, cwcl_terms, intra_modal_weights
 
 P, Q = draw(6, 4), draw(6, 4, seed=1)
 
@@ -93,12 +94,77 @@ def test_training_leaves_mass_on_false_negatives_that_lit_pushes_away():
     assert run(False) > 4 * run(True)  # per sample, relative to the own partner
 
 
+def towers(seed=0, scale=10.0):
+    torch.manual_seed(seed)
+    frozen = nn.Sequential(nn.Linear(5, 4), nn.Dropout(0.5))
+    return CWCL(frozen, nn.Linear(3, 4), scale=scale).train()
+
+
+def test_the_module_trains_one_tower_and_the_scale_within_its_bounds():
+    model, u, v = towers(), draw(6, 5, dtype=torch.float32), draw(6, 3, seed=1, dtype=torch.float32)
+    assert not model.frozen_tower.training and torch.equal(model(u, v), model(u, v))
+    terms = model.loss(u, v)
+    terms.loss.backward()
+    trained = {name for name, p in model.named_parameters() if p.grad is not None}
+    assert trained == {"log_scale", "trained_tower.weight", "trained_tower.bias"}
+    assert torch.allclose(terms.loss, cwcl(model.trained_tower(v), model.frozen_tower(u), math.log(10)))
+    assert torch.allclose(
+        model.loss(u, v, u).weighted,
+        cwcl_terms(model.trained_tower(v), model.frozen_tower(u), math.log(10), intra_modal_weights(u)).weighted,
+    )
+    for start, end in ((9.0, math.log(100)), (-3.0, 0.0)):
+        model.log_scale.data.fill_(start)
+        model.after_step()
+        assert model.log_scale.item() == pytest.approx(end)
+
+
+def test_zero_shot_finds_the_prompt_of_the_same_direction_in_either_tower():
+    model = CWCL(nn.Identity(), nn.Identity())
+    names, things = torch.eye(3), torch.eye(3)[[2, 0, 1, 1]] + 0.1
+    for side in ("trained", "frozen"):
+        assert model.zero_shot(things, names, prompts_go_to=side).tolist() == [2, 0, 1, 1]
+
+
+def test_saved_and_loaded_it_goes_on_as_if_it_had_never_stopped_and_evaluation_changes_nothing():
+    u, v = draw(6, 5, dtype=torch.float32), draw(6, 3, seed=1, dtype=torch.float32)
+
+    def step(model, optimizer):
+        loss = model.loss(u, v).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step()
+        return loss.detach()
+
+    models = [towers(seed, scale=99.0) for seed in (0, 1)]
+    optimizers = [torch.optim.SGD([p for p in m.parameters() if p.requires_grad], lr=0.5) for m in models]
+    step(models[0], optimizers[0])
+    models[1].load_state_dict(copy.deepcopy(models[0].state_dict()))
+    for _ in range(2):
+        assert torch.equal(*(step(m, o) for m, o in zip(models, optimizers, strict=True)))
+    before = copy.deepcopy(models[0].state_dict())
+    models[0].eval().loss(u, v)
+    assert all(torch.equal(x, before[name]) for name, x in models[0].state_dict().items())
+
+
+def test_half_precision_and_autocast():
+    right = cwcl(P, Q, 2.0)
+    assert abs(cwcl(P.bfloat16(), Q.float(), 2.0) - right) < 0.05
+    model, u, v = towers(), draw(6, 5, dtype=torch.float32), draw(6, 3, seed=1, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss(u, v).loss
+    assert found.dtype == torch.float32 and abs(found - model.loss(u, v).loss) < 0.05
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: cwcl(P, Q[:3], 1.0), "trained, frozen"),
+        (lambda: cwcl(P, Q[:3], 1.0), "frozen"),
         (lambda: cwcl(P, Q, math.nan), "log_scale"),
-        (lambda: cwcl(P, Q, 1.0, torch.eye(5)), "frozen, weights"),
+        (lambda: cwcl(P, Q, 1.0, torch.eye(5)), "weights"),
+        (lambda: cwcl(P, Q, torch.tensor(100.0)), "log_scale"),
+        (lambda: towers(scale=0.0), "scale"),
+        (lambda: towers().loss(draw(4, 5).float(), draw(3, 3).float()), "trained"),
         (lambda: cwcl(P, Q, 1.0, 2 * torch.eye(6)), "weights"),
         (lambda: cwcl(P, Q, 1.0, torch.zeros(6, 6)), "every row"),
     ],

@@ -1,5 +1,6 @@
 """Fini et al. (2023): recipe and extra losses of image-text training, apart."""
 
+import copy
 import math
 
 import pytest
@@ -16,12 +17,12 @@ from cl_teach.crossmodal.improved_vlp import (
     barlip,
     clip_rocket,
     directed_contrast,
-    draw_captions,
-    remove_words,
     siamlip,
     swalip,
 )
 from cl_teach.datasets import digits
+from cl_teach.datasets.captions import class_captions, class_synonyms
+from cl_teach.datasets.text_changes import change_texts, draw_text_changes, remove_words
 
 N, D = 6, 4
 X, Y = draw(N, D), draw(N, D, seed=1)
@@ -114,7 +115,7 @@ def test_large_scales_and_zero_rows_stay_finite():
 def test_captions_keep_their_class_and_only_removable_words_go():
     generator = torch.Generator().manual_seed(0)
     labels = torch.arange(10).repeat(30)
-    texts = draw_captions(labels, generator=generator)
+    texts = class_captions(labels, generator=generator)
     assert torch.equal(texts[:, 0], labels + 1) and texts[:, 1:].min() > 10 and texts.max() == 60
     stop = torch.arange(61) > 10
     fewer = remove_words(texts, stop, 0.8, generator=generator)
@@ -122,12 +123,28 @@ def test_captions_keep_their_class_and_only_removable_words_go():
     assert abs((fewer[:, 1:] == 0).float().mean() - 0.8) < 0.05
 
 
+def test_strong_changes_keep_the_class_have_their_shares_and_do_what_they_say():
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(10).repeat(300)
+    texts, table = class_captions(labels, synonyms=2, generator=generator), class_synonyms(10, 2)
+    assert sorted(table[3].tolist()) == sorted(table[13].tolist()) == [3, 13] and table[0].tolist() == [0, 0]
+    draws = draw_text_changes(len(texts), texts.shape[1], generator=generator)
+    assert torch.allclose(torch.bincount(draws.kind) / len(texts), torch.tensor([0.4, 0.4, 0.2]), atol=0.04)
+    changed = change_texts(texts, table, draws, share=1.0)
+    renamed, swapped, deleted = (draws.kind == kind for kind in range(3))
+    meaning = (changed[renamed, 0] - 1) % 10
+    assert torch.equal(meaning, labels[renamed]) and (changed[renamed, 0] != texts[renamed, 0]).float().mean() > 0.4
+    assert torch.equal(changed[swapped].sort(1).values, texts[swapped].sort(1).values)
+    assert (changed[swapped] != texts[swapped]).any() and not changed[deleted].any()
+    assert torch.equal(change_texts(texts, table, draws, share=0.0)[~swapped], texts[~swapped])
+
+
 def zero_shot_accuracy(extra, strong, seed=0, steps=150):
     """Train on 300 captioned digits; loss of the first and last steps, accuracy on the test digits."""
     train, test = digits("train"), digits("test")
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randperm(len(train.images), generator=generator)[:300]
-    images, texts = train.images[rows], draw_captions(train.labels[rows], generator=generator)
+    images, texts = train.images[rows], class_captions(train.labels[rows], generator=generator)
     stop = torch.arange(61) > 10
     torch.manual_seed(seed)
     model = CLIPRocket(extra=extra, label_smoothing=0.0 if extra == "swalip" else 0.1)
@@ -144,11 +161,11 @@ def zero_shot_accuracy(extra, strong, seed=0, steps=150):
         image_local = [change(x) if strong else x for _ in range(2)]
         text_local = [remove_words(t, stop, 0.8, generator=generator) if strong else t for _ in range(2)]
         text = remove_words(t, stop, 0.8, generator=generator) if strong else t
-        loss = model(Views(x, image_local), Views(text, text_local))
+        loss = model.loss(Views(x, image_local), Views(text, text_local)).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        model.clamp()
+        model.after_step()
         losses.append(loss.item())
     prompts = F.pad(torch.arange(1, 11)[:, None], (0, 5))
     model.eval()
@@ -170,6 +187,69 @@ def test_the_recipe_is_worth_more_than_an_extra_loss():
     assert strong > basic + 0.05 and strong > extra + 0.05
 
 
+def batch(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    images = [torch.rand(8, 1, 8, 8, generator=generator) for _ in range(3)]
+    texts = [torch.randint(61, (8, 5), generator=generator) for _ in range(3)]
+    return Views(images[0], images[1:]), Views(texts[0], texts[1:])
+
+
+def make(extra="byolip", seed=0, **settings):
+    torch.manual_seed(seed)
+    return CLIPRocket(extra=extra, label_smoothing=0.0 if extra == "swalip" else 0.1, **settings)
+
+
+def test_doubling_touches_the_recipe_and_not_the_extra_loss():
+    once, twice = (make("barlip", doubled=doubled).loss(*batch()) for doubled in (False, True))
+    assert torch.allclose(twice.recipe, 2 * once.recipe) and torch.allclose(twice.extra, once.extra)
+    assert torch.allclose(twice.loss, twice.recipe + twice.extra)
+    swalip_loss = make("swalip").loss(*batch())
+    assert torch.allclose(swalip_loss.loss, swalip_loss.recipe + 0.2 * swalip_loss.extra)
+
+
+def test_text_dropout_reaches_local_texts_only():
+    images, texts = batch()
+    model = make("none", text_dropout=0.5)
+    image, _, text, _ = model.towers(images, texts)
+    again, _, other, _ = model.towers(images, texts)
+    assert torch.equal(text.whole, other.whole) and not torch.equal(text.local[0], other.local[0])
+    assert torch.equal(image.local[0], again.local[0])
+
+
+@pytest.mark.parametrize("extra", EXTRAS)
+def test_half_precision_autocast_and_two_losses_before_one_step(extra):
+    model = make(extra)
+    right = model.loss(*batch()).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss(*batch()).loss
+    assert abs(found - right) < 0.1 * right
+    (model.loss(*batch()).loss + model.loss(*batch(1)).loss).backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in model.parameters())
+    pair = directed_contrast(X.bfloat16(), Y.float(), 1.0)
+    assert pair.dtype == torch.float32 and abs(pair - directed_contrast(X, Y, 1.0)) < 0.02
+
+
+def test_saved_and_loaded_it_goes_on_as_if_it_had_never_stopped_and_evaluation_changes_nothing():
+    def step(model, optimizer, seed):
+        loss = model.loss(*batch(seed)).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step()
+        return loss.detach()
+
+    models = [make(seed=seed) for seed in (0, 1)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.01) for m in models]
+    step(models[0], optimizers[0], 0)
+    models[1].load_state_dict(copy.deepcopy(models[0].state_dict()))
+    for seed in (1, 2):
+        assert torch.equal(*(step(m, o, seed) for m, o in zip(models, optimizers, strict=True)))
+    before = copy.deepcopy(models[0].state_dict())
+    with torch.no_grad():
+        models[0].eval().loss(*batch())
+    assert all(torch.equal(x, before[name]) for name, x in models[0].state_dict().items())
+
+
 def test_the_scales_stay_within_bounds_and_the_slow_copy_follows():
     model = CLIPRocket(extra="byolip")
     with torch.no_grad():
@@ -177,7 +257,7 @@ def test_the_scales_stay_within_bounds_and_the_slow_copy_follows():
         model.local_log_scale.fill_(-1.0)
         model.towers.image.z.weight.add_(1.0)
     before = model.slow.network.image.z.weight.clone()
-    model.clamp()
+    model.after_step()
     assert model.log_scale.item() == pytest.approx(math.log(100)) and model.local_log_scale == 0
     assert torch.allclose(model.slow.network.image.z.weight, before + 0.01, atol=1e-6)
 
@@ -187,13 +267,17 @@ def test_the_scales_stay_within_bounds_and_the_slow_copy_follows():
     [
         (lambda: directed_contrast(X, Y[:3], 1.0), "candidates"),
         (lambda: directed_contrast(X, Y, math.nan), "log_scale"),
+        (lambda: directed_contrast(X, Y, 100.0), "log_scale"),
+        (lambda: swalip([X, X], [Y, Y], torch.tensor(100.0)), "local_log_scale"),
         (lambda: directed_contrast(X, Y, 1.0, 1.5), "label_smoothing"),
         (lambda: clip_rocket(IMAGE, Views(Y, []), 1.0, 1.0), "local views"),
         (lambda: siamlip(IMAGE, TEXT, IMAGE, Views(Y, [])), "local views"),
         (lambda: barlip(X, Y, -1.0), "off_diagonal"),
-        (lambda: swalip([X], [Y], 1.0), "two views"),
+        (lambda: swalip([X], [Y], 1.0), "image_h: expected two views"),
         (lambda: swalip([X, X], [Y, Y], 1.0, epsilon=0.0), "epsilon"),
-        (lambda: draw_captions(torch.arange(10), words=5, generator=torch.Generator()), "words"),
+        (lambda: class_captions(torch.arange(10), words=5, generator=torch.Generator()), "words"),
+        (lambda: remove_words(torch.tensor([[70]]), torch.ones(61).bool(), 0.5), "texts"),
+        (lambda: change_texts(torch.tensor([[70]]), class_synonyms(), draw_text_changes(1, 1)), "texts"),
         (lambda: CLIPRocket(extra="slip"), "extra"),
         (lambda: CLIPRocket(extra="swalip"), "label_smoothing"),
     ],

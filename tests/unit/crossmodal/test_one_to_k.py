@@ -1,5 +1,6 @@
 """Nie et al. (2024): all languages of an image in one batch."""
 
+import copy
 import math
 
 import pytest
@@ -8,7 +9,7 @@ from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize
-from cl_teach.crossmodal.one_to_k import mean_rank_variance, one_to_k, one_to_k_terms, ranks
+from cl_teach.crossmodal.one_to_k import OneToK, mean_rank_variance, one_to_k, one_to_k_terms, ranks
 
 V, T = draw(4, 5), draw(12, 5, seed=1)
 
@@ -61,6 +62,64 @@ def test_ranks_count_strictly_better_images():
     assert ranks(s).flatten().tolist() == [1, 0, 2]
 
 
+def test_the_other_direction_ranks_texts_within_a_language():
+    s = draw(5, 3, 5, seed=6)
+    found = ranks(s, "image_to_text")
+    for n in range(5):
+        for k in range(3):
+            assert found[n, k] == sum(s[m, k, n] > s[n, k, n] for m in range(5))
+    expected = found.double().var(dim=1, correction=0).mean()
+    assert torch.allclose(mean_rank_variance(s, "image_to_text"), expected)
+
+
+def towers(seed=0, **settings):
+    torch.manual_seed(seed)
+    return OneToK(nn.Linear(6, 5), nn.Linear(7, 5), **settings)
+
+
+def test_the_module_compares_all_languages_and_keeps_its_temperature():
+    model, images, texts = towers(released=True), draw(4, 6).float(), draw(4, 3, 7, seed=1).float()
+    image, text = model.image_tower(images), model.text_tower(texts).flatten(0, 1)
+    assert torch.allclose(model.loss(images, texts).loss, one_to_k(image, text, 0.07, released=True))
+    table = model(images, texts)
+    assert table.shape == (4, 3, 4)
+    assert torch.allclose(table[1, 2], normalize(image) @ normalize(text.view(4, 3, 5)[1, 2]), atol=1e-6)
+    for start, end in ((-1.0, 0.001), (3.0, 0.5)):
+        model.temperature.data.fill_(start)
+        model.after_step()
+        assert model.temperature.item() == pytest.approx(end)
+
+
+def test_saved_and_loaded_it_goes_on_as_if_it_had_never_stopped():
+    images, texts = draw(4, 6).float(), draw(4, 3, 7, seed=1).float()
+
+    def step(model, optimizer):
+        loss = model.loss(images, texts).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step()
+        return loss.detach()
+
+    models = [towers(seed, temperature=0.01) for seed in (0, 1)]
+    optimizers = [torch.optim.SGD(m.parameters(), lr=0.1) for m in models]
+    step(models[0], optimizers[0])
+    models[1].load_state_dict(copy.deepcopy(models[0].state_dict()))
+    for _ in range(3):
+        assert torch.equal(*(step(m, o) for m, o in zip(models, optimizers, strict=True)))
+    before = copy.deepcopy(models[0].state_dict())
+    models[0].eval().loss(images, texts)
+    assert all(torch.equal(x, before[name]) for name, x in models[0].state_dict().items())
+
+
+def test_half_precision_and_autocast():
+    assert abs(one_to_k(V.bfloat16(), T.float(), 0.3) - one_to_k(V, T, 0.3)) < 0.02
+    model, images, texts = towers(), draw(4, 6).float(), draw(4, 3, 7, seed=1).float()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss(images, texts).loss
+    assert found.dtype == torch.float32 and abs(found - model.loss(images, texts).loss) < 0.2
+
+
 def test_gradcheck():
     tau = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
     inputs = (V.clone().requires_grad_(), T.clone().requires_grad_(), tau)
@@ -102,9 +161,12 @@ def test_training_on_all_languages_lowers_loss_and_rank_variance():
     ("call", "says"),
     [
         (lambda: one_to_k(V, T[:5]), "text.*4 images, got 5"),
-        (lambda: one_to_k(V, T[:, :3]), "image, text"),
+        (lambda: one_to_k(V, T[:, :3]), "text"),
         (lambda: one_to_k(V, T, 0.0), "temperature"),
         (lambda: ranks(draw(3, 2, 4)), "similarity"),
+        (lambda: ranks(draw(3, 2, 3), "both"), "direction"),
+        (lambda: towers(temperature=-1.0), "temperature"),
+        (lambda: towers().loss(draw(4, 6).float(), draw(3, 3, 7).float()), "texts"),
     ],
 )
 def test_bad_input_is_named(call, says):

@@ -1,5 +1,6 @@
 """Verma et al. (2023): texts without a picture gather at the image of nothing."""
 
+import copy
 import math
 
 import pytest
@@ -176,7 +177,12 @@ def train(method, null=0, steps=300):
         rows = rows[visual[rows]] if method == "visual only" else rows
         own = images[rows][visual[rows]]
         own = images[:1].expand_as(own) if method == "one image" else own
-        above.append(model.step(own, texts[rows], visual[rows], optimizer) - loss_floor(visual[rows]))
+        loss = model.loss(own, texts[rows], visual[rows])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        model.after_step()
+        above.append(loss.item() - loss_floor(visual[rows]))
     images, texts, visual = corpus(1000, 100)
     scores = model.score(texts)
     rank = mean_reciprocal_rank(model.similarity(texts[visual], images[visual]), torch.arange(int(visual.sum())))
@@ -199,25 +205,47 @@ def test_another_null_image_serves_as_well():
     assert train("tip", null=1, steps=200)[1] > 0.97
 
 
-def test_the_step_takes_images_of_visual_items_only_and_moves_the_null_embedding():
+def test_the_loss_takes_images_of_visual_items_or_of_all_and_the_null_embedding_moves():
     model, (images, texts, visual) = tip(), corpus(12, 1)
     before = model.null_embedding.detach()
     with torch.no_grad():
         padded = torch.zeros(12, 16).index_put((visual.nonzero()[:, 0],), model.image_tower(images[visual]))
         expected = tip_clip(padded, model.text_tower(texts), before, visual, model.log_scale)
+    loss = model.loss(images[visual], texts, visual)
+    assert torch.allclose(loss, expected) and torch.allclose(model(images, texts, visual), expected)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
-    assert model.step(images[visual], texts, visual, optimizer) == pytest.approx(expected.item(), rel=1e-5)
+    loss.backward()
+    optimizer.step()
     assert not torch.allclose(model.null_embedding, before)
-    with torch.no_grad():
-        model.log_scale.fill_(9.0)
-    model.step(images[:0], texts, torch.zeros(12, dtype=torch.bool), optimizer)
+    assert torch.isfinite(model.loss(images[:0], texts, torch.zeros(12, dtype=torch.bool)))
+    model.log_scale.data.fill_(9.0)
+    model.after_step()
     assert model.log_scale.item() == pytest.approx(math.log(100))
+
+
+def test_saved_and_loaded_it_scores_the_same_and_a_loss_changes_nothing():
+    (model, fresh), (images, texts, visual) = (tip(null) for null in (0, 1)), corpus(12, 1)
+    fresh.load_state_dict(model.state_dict())
+    before = copy.deepcopy(model.state_dict())
+    (model.loss(images, texts, visual) + model.eval().loss(images, texts, visual)).backward()
+    assert all(torch.equal(x, before[name]) for name, x in model.state_dict().items())
+    assert torch.equal(model.score(texts), fresh.score(texts))
+
+
+def test_half_precision_meets_a_float32_null_image_and_autocast_works():
+    exact = tip_clip(IMAGE, TEXT, NULL, VISUAL, T)
+    assert abs(tip_clip(IMAGE.bfloat16(), TEXT.bfloat16(), NULL.float(), VISUAL, T) - exact) < 0.05
+    model, (images, texts, visual) = tip(), corpus(12, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss(images, texts, visual)
+        assert torch.isfinite(model.score(texts)).all()
+    assert found.dtype == torch.float32 and abs(found - model.loss(images, texts, visual)) < 0.1
 
 
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
-        (lambda: tip_clip(IMAGE, TEXT[:5], NULL, VISUAL, T), ValueError, "image, text"),
+        (lambda: tip_clip(IMAGE, TEXT[:5], NULL, VISUAL, T), ValueError, "text"),
         (lambda: tip_clip(IMAGE, TEXT, NULL[:4], VISUAL, T), ValueError, "null_image"),
         (lambda: tip_clip(IMAGE, TEXT, NULL, VISUAL.long(), T), TypeError, "is_visual"),
         (lambda: tip_clip(IMAGE, TEXT, NULL, VISUAL[:5], T), ValueError, "is_visual"),
@@ -227,10 +255,11 @@ def test_the_step_takes_images_of_visual_items_only_and_moves_the_null_embedding
         (lambda: visualness(TEXT, NULL[:2]), ValueError, "null_image"),
         (lambda: mine_sentences(IMAGE, 0.1, 0.2), ValueError, "visual_above"),
         (lambda: majority_label(torch.tensor([[1, 8, 3]]), 2), ValueError, "ratings"),
-        (lambda: majority_label(torch.ones(2, 9), 4), ValueError, "needed"),
+        (lambda: majority_label(torch.ones(2, 9).long(), 4), ValueError, "needed"),
         (lambda: macro_f1(NULL, VISUAL, 0.5), ValueError, "is_visual"),
         (lambda: TIPCLIP(nn.Identity(), nn.Identity(), NULL, scale=0.0), ValueError, "scale"),
         (lambda: tip()(torch.rand(1, 3, 16, 16), torch.ones(3, 4, dtype=torch.int64), ALL[:3]), ValueError, "images"),
+        (lambda: tip_clip(IMAGE, TEXT, NULL, VISUAL, 100.0), ValueError, "log_scale"),
     ],
 )
 def test_bad_input_is_named(call, error, says):

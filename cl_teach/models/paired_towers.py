@@ -1,0 +1,73 @@
+"""Two towers for pairs of things, each with several heads: what is compared, and what an extra loss looks at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+from ..core.checks import check_count, check_in_range, check_module, check_type
+from .encoders import MLP
+
+__all__ = ["HeadedTower", "PairedTowers", "Views"]
+
+
+class Views(NamedTuple):
+    """A global view ``(N, ...)`` and a list of local views of the same samples: images, texts or embeddings."""
+
+    whole: Tensor
+    local: Sequence[Tensor]
+
+    def map(self, network: Callable[[Tensor], Tensor]) -> Views:
+        """Every view through a network."""
+        return Views(network(self.whole), [network(x) for x in self.local])
+
+
+class HeadedTower(nn.Module):
+    """One modality: an encoder, a linear head z for global views, an MLP head h for local ones, a projector v for both.
+
+    Args:
+        encoder: inputs to features ``(N, width)``.
+        width: of the features.
+        dim: of all embeddings.
+        hidden: of the MLPs.
+        dropout: on the features of local views.
+
+    Shape:
+        `Views` of inputs to `Views` of embeddings (z of the global view, h of the local ones) and `Views` of
+        projections, which are standardized over the batch.
+    """
+
+    def __init__(self, encoder: nn.Module, width: int, dim: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        check_module(encoder=encoder)
+        check_count(width=width, dim=dim, hidden=hidden)
+        check_in_range(0, 1, dropout=dropout)
+        self.encoder, self.dropout = encoder, nn.Dropout(dropout)
+        self.z, self.h = nn.Linear(width, dim), MLP([width, hidden, hidden, dim])
+        self.v = nn.Sequential(MLP([width, hidden, dim]), nn.BatchNorm1d(dim, affine=False))
+
+    def embed(self, inputs: Tensor) -> Tensor:
+        """``(N, dim)`` by the head of global views."""
+        check_type(Tensor, inputs=inputs)
+        return self.z(self.encoder(inputs))
+
+    def forward(self, views: Views) -> tuple[Views, Views]:
+        """Embeddings and projections of all views."""
+        check_type(tuple, views=views)
+        whole, local = self.encoder(views[0]), [self.dropout(self.encoder(view)) for view in views[1]]
+        return Views(self.z(whole), [self.h(x) for x in local]), Views(whole, local).map(self.v)
+
+
+class PairedTowers(nn.Module):
+    """Both towers in one module, so that one slow copy serves both."""
+
+    def __init__(self, image: HeadedTower, text: HeadedTower) -> None:
+        super().__init__()
+        check_type(HeadedTower, image=image, text=text)
+        self.image, self.text = image, text
+
+    def forward(self, images: Views, texts: Views) -> tuple[Views, Views, Views, Views]:
+        """Embeddings and projections of the images, then of the texts."""
+        return *self.image(images), *self.text(texts)
