@@ -25,7 +25,8 @@ import torch
 from scipy.optimize import linprog
 from torch import Tensor
 
-from .checks import check_embeddings, check_positive, check_same_length, check_same_shape
+from .checks import check_entries, check_positive, check_shapes, finite_result
+from .precision import full_precision
 
 __all__ = ["GamePlan", "Plan", "correlated_equilibrium", "matrix_game_value", "plan", "plan_game"]
 
@@ -48,6 +49,7 @@ class GamePlan(NamedTuple):
     joint: Tensor
 
 
+@full_precision
 def plan(reward: Tensor, transition: Tensor, bonus: Tensor, value_cap: float) -> Plan:
     """Optimistic value iteration from the last step back.
 
@@ -55,23 +57,26 @@ def plan(reward: Tensor, transition: Tensor, bonus: Tensor, value_cap: float) ->
         reward: ``(H, S, A)``.
         transition: ``(H, S, A, S)``, learned or true.
         bonus: ``(H, S, A)``; zeros for plain value iteration.
-        value_cap: what no value can exceed; H for rewards in [0, 1].
+        value_cap: what no value can exceed, greater than 0; H for rewards in [0, 1].
 
-    Raises:
-        TypeError, ValueError: not floating, shapes do not fit, a cap that is not positive.
+    Example:
+        >>> one_state = torch.ones(2, 1, 2, 1)  # two steps, two actions, the second pays 1
+        >>> plan(torch.tensor([0.0, 1.0]).expand(2, 1, 2), one_state, torch.zeros(2, 1, 2), 2.0).v.tolist()
+        [[2.0], [1.0]]
     """
-    check_embeddings(ndim=3, reward=reward, bonus=bonus)
-    _check_tables(reward, transition, bonus, value_cap)
+    check_shapes(reward=(reward, "h s a"), transition=(transition, "h s a s"), bonus=(bonus, "h s a"))
+    check_positive(value_cap=value_cap)
     v, qs, vs = torch.zeros_like(reward[0, :, 0]), [], []
     for r, p, b in reversed(list(zip(reward, transition, bonus, strict=True))):
         q = r + b + p @ v  # (S, A)
         v = q.amax(1).clamp(max=value_cap)
         qs.append(q)
         vs.append(v)
-    q = torch.stack(qs[::-1])
+    q = finite_result(torch.stack(qs[::-1]), reward=reward, transition=transition, bonus=bonus)
     return Plan(q, torch.stack(vs[::-1]), q.argmax(2))
 
 
+@full_precision
 def plan_game(
     reward: Tensor, transition: Tensor, bonus: Tensor, value_cap: float, joint: Tensor | None = None
 ) -> GamePlan:
@@ -84,59 +89,60 @@ def plan_game(
         value_cap: of the upper bound; the lower one is at least 0.
         joint: ``(H, S, A, B)`` distributions of joint actions; an equilibrium of the two bounds if None.
     """
-    check_embeddings(ndim=4, reward=reward, bonus=bonus)
-    _check_tables(reward, transition, bonus, value_cap)
+    tables = {"reward": (reward, "h s a b"), "transition": (transition, "h s a b s"), "bonus": (bonus, "h s a b")}
+    check_shapes(**tables, joint=(joint, "h s a b?"))
+    check_positive(value_cap=value_cap)
     if joint is not None:
-        check_same_shape(joint=joint, reward=reward)
+        check_entries(0, 1 + 1e-4, joint=joint)
     upper, lower, rows = torch.zeros_like(reward[0, :, 0, 0]), torch.zeros_like(reward[0, :, 0, 0]), []
+    named = {"reward": reward, "transition": transition, "bonus": bonus}
     for h in reversed(range(len(reward))):
-        q_upper = reward[h] + transition[h] @ upper + bonus[h]  # (S, A, B)
-        q_lower = reward[h] + transition[h] @ lower - bonus[h]
+        q_upper = finite_result(reward[h] + transition[h] @ upper + bonus[h], **named)  # (S, A, B)
+        q_lower = finite_result(reward[h] + transition[h] @ lower - bonus[h], **named)
         pairs = zip(q_upper, q_lower, strict=True)
         sigma = joint[h] if joint is not None else torch.stack([correlated_equilibrium(*pair) for pair in pairs])
         upper = (sigma * q_upper).sum((1, 2)).clamp(max=value_cap)
         lower = (sigma * q_lower).sum((1, 2)).clamp(min=0)
         rows.append((q_upper, q_lower, upper, lower, sigma))
-    return GamePlan(*(torch.stack(x) for x in zip(*reversed(rows), strict=True)))
+    found = GamePlan(*(torch.stack(x) for x in zip(*reversed(rows), strict=True)))
+    finite_result(found.v_lower, **named)
+    return found
 
 
+@torch.no_grad()
+@full_precision
 def correlated_equilibrium(upper: Tensor, lower: Tensor) -> Tensor:
     """A coarse correlated equilibrium ``(A, B)``; the row player maximizes ``upper``, the column player minimizes
     ``lower``.
 
     Any one is returned; there may be many.
-
-    Raises:
-        TypeError, ValueError: not two finite matrices of one shape.
     """
-    check_embeddings(upper=upper, lower=lower)
-    check_same_shape(upper=upper, lower=lower)
+    check_shapes(upper=(upper, "a b"), lower=(lower, "a b"))
+    # A common factor has no part in an equilibrium, but in the solver's tolerance.
+    upper, lower = (x / x.abs().max().clamp_min(torch.finfo(x.dtype).tiny) for x in (upper, lower))
     row = upper[:, None, :] - upper  # (A, A, B): gain of a' over the play that was agreed on
     column = (lower[:, :, None] - lower[:, None, :]).permute(2, 0, 1)  # (B, A, B)
-    gains = torch.cat([row.flatten(1), column.flatten(1)]).detach().cpu().numpy()
+    gains = torch.cat([row.flatten(1), column.flatten(1)]).double().cpu().numpy()
     ones, size = [[1.0] * upper.numel()], upper.numel()
     found = linprog([0.0] * size, A_ub=gains, b_ub=[0.0] * len(gains), A_eq=ones, b_eq=[1.0])
+    if found.x is None:
+        raise ValueError(f"upper, lower: the linear program found no equilibrium ({found.message})")
     sigma = torch.from_numpy(found.x).to(upper).clamp_min(0).view_as(upper)
     return sigma / sigma.sum()
 
 
+@torch.no_grad()
+@full_precision
 def matrix_game_value(payoff: Tensor) -> Tensor:
-    """Scalar: what the row player of ``payoff (A, B)`` can secure with a mixed strategy.
-
-    Raises:
-        TypeError, ValueError: not a finite matrix.
-    """
-    check_embeddings(payoff=payoff)
-    secured = torch.cat([-payoff.mT, torch.ones_like(payoff[:1].mT[:, :1])], 1)  # value - sum_a x_a payoff_ab <= 0
-    cost, total = [0.0] * len(payoff) + [-1.0], [[1.0] * len(payoff) + [0.0]]
-    bounds: list[tuple[float | None, float | None]] = [(0, None)] * len(payoff) + [(None, None)]
-    table = secured.detach().cpu().numpy()
+    """Scalar: what the row player of ``payoff (A, B)`` can secure with a mixed strategy."""
+    check_shapes(payoff=(payoff, "a b"))
+    scale = payoff.abs().max().clamp_min(torch.finfo(payoff.dtype).tiny)
+    game = payoff / scale
+    secured = torch.cat([-game.mT, torch.ones_like(game[:1].mT[:, :1])], 1)  # value - sum_a x_a payoff_ab <= 0
+    cost, total = [0.0] * len(game) + [-1.0], [[1.0] * len(game) + [0.0]]
+    bounds: list[tuple[float | None, float | None]] = [(0, None)] * len(game) + [(None, None)]
+    table = secured.double().cpu().numpy()
     found = linprog(cost, A_ub=table, b_ub=[0.0] * len(table), A_eq=total, b_eq=[1.0], bounds=bounds)
-    return torch.as_tensor(-found.fun).to(payoff)
-
-
-def _check_tables(reward: Tensor, transition: Tensor, bonus: Tensor, value_cap: float) -> None:
-    check_embeddings(ndim=reward.ndim + 1, transition=transition)
-    check_same_shape(reward=reward, bonus=bonus, transition=transition[..., 0])
-    check_same_length(**{"reward[0]": reward[0], "transition.T": transition.movedim(-1, 0)})
-    check_positive(value_cap=value_cap)
+    if found.x is None:
+        raise ValueError(f"payoff: the linear program found no value ({found.message})")
+    return scale * torch.as_tensor(-found.fun).to(payoff)

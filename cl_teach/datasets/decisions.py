@@ -16,10 +16,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.checks import check_embeddings, check_in_range, check_positive, check_same_shape
+from ..core.checks import (
+    check_count,
+    check_device,
+    check_entries,
+    check_in_range,
+    check_positive,
+    check_shapes,
+    check_type,
+)
+from ..core.precision import full_precision
 
 __all__ = [
     "Decisions",
+    "check_decisions",
     "combination_lock",
     "exploitability",
     "low_rank_game",
@@ -43,6 +53,19 @@ class Decisions(NamedTuple):
     start: Tensor
 
 
+def check_decisions(process: Decisions, *, name: str = "process") -> None:
+    """Check the tables of a process: shapes that fit, and probabilities."""
+    check_type(Decisions, **{name: process})
+    actions = "a b" if isinstance(process.reward, Tensor) and process.reward.ndim == 4 else "a"
+    shapes = {"transition": f"h s {actions} s", "reward": f"h s {actions}", "start": "s"}
+    check_shapes(**{f"{name}.{field}": (getattr(process, field), shape) for field, shape in shapes.items()})
+    for field in ("transition", "start"):
+        table = getattr(process, field)
+        check_entries(0, 1 + 1e-4, **{f"{name}.{field}": table})
+        if ((table.sum(-1) - 1).abs() > 1e-2).any():
+            raise ValueError(f"{name}.{field}: expected probabilities that sum to 1 in the last dimension")
+
+
 def low_rank_mdp(
     states: int = 8,
     actions: int = 3,
@@ -63,9 +86,6 @@ def low_rank_mdp(
         concentration: of the Dirichlet distributions; small values make distinct actions.
         seed: of all draws.
         device: where the tensors go; they are drawn on the CPU.
-
-    Raises:
-        TypeError, ValueError: a size or concentration that is not a positive number.
     """
     return _low_rank(states, (actions,), horizon, rank, concentration, seed, device)
 
@@ -81,6 +101,7 @@ def low_rank_game(
     device: torch.device | str | None = None,
 ) -> Decisions:
     """A zero-sum game of two players who act at the same time; drawn as in `low_rank_mdp`."""
+    check_type(tuple, actions=actions)
     if len(actions) != 2:
         raise ValueError(f"actions: expected two numbers, for row and column player, got {actions}")
     return _low_rank(states, tuple(actions), horizon, rank, concentration, seed, device)
@@ -107,13 +128,12 @@ def combination_lock(
         consolation: reward in a bad state, in [0, 1]; its sum is what an agent gets that gives up.
         seed: of the secret.
         device: where the tensors go.
-
-    Raises:
-        TypeError, ValueError: a size too small, a consolation outside [0, 1].
     """
-    check_positive(horizon=horizon, copies=copies)
-    check_in_range(2, float("inf"), actions=actions)
+    check_count(horizon=horizon, copies=copies)
+    check_count(2, actions=actions)
     check_in_range(0, 1, consolation=consolation)
+    check_count(0, seed=seed)
+    check_device(device)
     secret = torch.randint(actions, (horizon,), generator=torch.Generator().manual_seed(seed))
     transition = torch.zeros(horizon, 2 * copies, actions, 2 * copies, dtype=torch.float64)
     transition[..., copies:] = 1 / copies
@@ -126,6 +146,7 @@ def combination_lock(
     return Decisions(transition.to(device), reward.to(device), start.to(device))
 
 
+@full_precision
 def policy_value(process: Decisions, policy: Tensor) -> Tensor:
     """Exact expected sum of rewards.
 
@@ -135,24 +156,21 @@ def policy_value(process: Decisions, policy: Tensor) -> Tensor:
 
     Returns:
         Scalar.
-
-    Raises:
-        TypeError, ValueError: not a floating table of that shape.
     """
-    check_embeddings(ndim=process.reward.ndim, policy=policy)
-    check_same_shape(policy=policy, reward=process.reward)
+    check_decisions(process)
+    shape = process.reward.shape
+    check_shapes(policy=(policy, " ".join(map(str, shape))))
+    check_entries(0, 1 + 1e-4, policy=policy)
     value = torch.zeros_like(process.start)
     for p, r, pi in reversed(list(zip(process.transition, process.reward, policy, strict=True))):
         value = (pi * (r + p @ value)).flatten(1).sum(1)  # (S,)
     return process.start @ value
 
 
+@full_precision
 def optimal_value(process: Decisions) -> Tensor:
-    """Exact value of the best policy of an MDP, a scalar.
-
-    Raises:
-        ValueError: a game.
-    """
+    """Exact value of the best policy of an MDP, a scalar."""
+    check_decisions(process)
     if process.reward.ndim != 3:
         raise ValueError(f"process: expected one action, got rewards of shape {tuple(process.reward.shape)}")
     value = torch.zeros_like(process.start)
@@ -161,6 +179,7 @@ def optimal_value(process: Decisions) -> Tensor:
     return process.start @ value
 
 
+@full_precision
 def exploitability(game: Decisions, row: Tensor, column: Tensor) -> Tensor:
     """What both players could gain together by answering the other one best; 0 in equilibrium only.
 
@@ -171,13 +190,17 @@ def exploitability(game: Decisions, row: Tensor, column: Tensor) -> Tensor:
 
     Returns:
         Scalar, at least 0.
-
-    Raises:
-        TypeError, ValueError: policies whose shape does not fit the game.
     """
-    check_embeddings(ndim=3, row=row, column=column)
-    check_same_shape(row=row, reward=game.reward.select(-1, 0))
-    check_same_shape(column=column, reward=game.reward.select(2, 0))
+    check_decisions(game, name="game")
+    if game.reward.ndim != 4:
+        raise ValueError(f"game: expected two players, got rewards of shape {tuple(game.reward.shape)}")
+    horizon, states, *actions = game.reward.shape
+    shapes = [f"{horizon} {states} {n}" for n in actions]
+    check_shapes(row=(row, shapes[0]), column=(column, shapes[1]))
+    check_entries(0, 1 + 1e-4, row=row, column=column)
+    for name, policy in (("row", row), ("column", column)):
+        if ((policy.sum(-1) - 1).abs() > 1e-2).any():
+            raise ValueError(f"{name}: expected probabilities that sum to 1 in the last dimension")
     against_column = Decisions(
         torch.einsum("zsijt,zsj->zsit", game.transition, column),
         torch.einsum("zsij,zsj->zsi", game.reward, column),
@@ -200,11 +223,18 @@ def _low_rank(
     seed: int,
     device: torch.device | str | None,
 ) -> Decisions:
-    check_positive(states=states, horizon=horizon, rank=rank, concentration=concentration)
-    check_positive(**{"actions" if len(actions) == 1 else f"actions[{i}]": a for i, a in enumerate(actions)})
+    check_count(states=states, horizon=horizon, rank=rank)
+    check_count(**{"actions" if len(actions) == 1 else f"actions[{i}]": a for i, a in enumerate(actions)})
+    check_positive(concentration=concentration)
+    check_count(0, seed=seed)
+    check_device(device)
     rng = np.random.default_rng(seed)
     phi = rng.dirichlet([concentration] * rank, (horizon, states, *actions))  # (H, S, *A, d)
     psi = rng.dirichlet([concentration] * states, (horizon, rank))  # (H, d, S)
+    if not (np.isfinite(phi).all() and np.isfinite(psi).all()):
+        raise ValueError(
+            f"concentration: expected one that the Dirichlet distribution can draw with, got {concentration:g}"
+        )
     transition = torch.from_numpy(np.einsum("h...d,hdt->h...t", phi, psi))
     reward = torch.from_numpy(rng.random((horizon, states, *actions)))
     start = torch.full((states,), 1 / states, dtype=torch.float64)

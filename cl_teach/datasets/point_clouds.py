@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_in_range, check_positive
+from ..core.checks import check_count, check_device, check_flag, check_in_range
 
 __all__ = ["SHAPES", "PointClouds", "point_clouds"]
 
@@ -54,13 +54,12 @@ def point_clouds(
         rotate: turn every cloud by a random rotation.
         seed: of all draws.
         device: where the tensors go; they are drawn on the CPU.
-
-    Raises:
-        TypeError: not numbers.
-        ValueError: a count below 1, negative noise.
     """
-    check_positive(n=n, points=points)
+    check_count(n=n, points=points)
     check_in_range(0, math.inf, noise=noise)
+    check_flag(rotate=rotate)
+    check_count(0, seed=seed)
+    check_device(device)
     generator = torch.Generator().manual_seed(seed)
     surfaces = (_sphere, _cube, _torus, _cone)
     clouds = torch.stack([surfaces[i % len(surfaces)](points, generator) for i in range(n)])

@@ -6,8 +6,8 @@ the last two:
 .. math:: x_t = g\sum_k a_k e^{-(t-c_k)^2/2s_k^2} + b\sin(2\pi t + \phi) + o + \varepsilon_t, \qquad t \in [0, 1] .
 
 The patient draws the amplitudes :math:`a_k` and places :math:`c_k`, the trial the gain g and the drift (b, phi, o) of
-the baseline, the window its noise. In ill patients the ST segment is raised. So it is known what belongs together at
-which level, and diagnosis depends on a small part of the window.
+the baseline, the window its noise and where the beat lies in it. In ill patients the ST segment is raised. So it is
+known what belongs together at which level, and diagnosis depends on a small part of the window.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_in_range, check_positive
+from ..core.checks import check_count, check_device, check_in_range, check_positive
 
 __all__ = ["HeartBeats", "heart_beats"]
 
@@ -51,6 +51,7 @@ def heart_beats(
     length: int = 64,
     noise: float = 0.15,
     st_shift: float = 0.2,
+    shift: float = 0.0,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> HeartBeats:
@@ -62,20 +63,22 @@ def heart_beats(
         beats: windows of each trial.
         length: time stamps of a window, at least 8.
         noise: standard deviation in every time stamp.
-        st_shift: how much illness raises the ST segment.
+        st_shift: how much illness raises the ST segment, greater than 0.
+        shift: how far the beat of a window may lie from its place, as a share of the window in [0, 1]. Without it beats
+            are aligned, and windows can be compared stamp by stamp.
         seed: of all draws.
         device: where the tensors go; they are drawn on the CPU.
 
     Returns:
         ``patients * trials * beats`` windows.
-
-    Raises:
-        ValueError: a count below 1, ``length`` below 8, negative noise.
     """
-    check_in_range(1, math.inf, patients=patients, trials=trials, beats=beats)
-    check_in_range(8, math.inf, length=length)
+    check_count(patients=patients, trials=trials, beats=beats)
+    check_count(8, length=length)
     check_in_range(0, math.inf, noise=noise)
+    check_in_range(0, 1, shift=shift)
     check_positive(st_shift=st_shift)
+    check_count(0, seed=seed)
+    check_device(device)
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int) -> Tensor:
@@ -87,15 +90,18 @@ def heart_beats(
     amplitude[:, -1] = st_shift * ill + 0.05 * normal(patients)
     place = place + 0.012 * normal(patients, 6)
     t = torch.linspace(0, 1, length)
-    bumps = torch.exp(-((t - place[..., None]) ** 2) / (2 * width[:, None] ** 2))  # (patients, 6, length)
-    beat = (amplitude[..., None] * bumps).sum(1)  # (patients, length)
 
-    gain = 1 + 0.15 * normal(patients, trials, 1)
+    gain = 1 + 0.15 * normal(patients, trials, 1, 1)
     phase = 2 * math.pi * torch.rand(patients, trials, 1, generator=generator)
     drift = 0.1 * normal(patients, trials, 1) * torch.sin(2 * math.pi * t + phase)
     baseline = drift + 0.1 * normal(patients, trials, 1)  # (patients, trials, length)
-    clean = gain * beat[:, None] + baseline
-    windows = clean[:, :, None] + noise * normal(patients, trials, beats, length)
+    spread = noise * normal(patients, trials, beats, length)
+
+    moved = shift * (2 * torch.rand(patients, trials, beats, 1, generator=generator) - 1)
+    since = (t - moved)[..., None, :] - place[:, None, None, :, None]  # (patients, trials, beats, 6, length)
+    bumps = torch.exp(-(since**2) / (2 * width[:, None] ** 2))
+    beat = (amplitude[:, None, None, :, None] * bumps).sum(3)  # (patients, trials, beats, length)
+    windows = gain * beat + baseline[:, :, None] + spread
 
     patient = torch.arange(patients).repeat_interleave(trials * beats)
     trial = torch.arange(patients * trials).repeat_interleave(beats)

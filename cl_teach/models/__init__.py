@@ -7,6 +7,7 @@ from .class_translator import ClassCritic, ClassTranslator, TranslatorTrainer
 from .cosine import CosineClassifier
 from .dilated import DilatedEncoder, draw_segments
 from .encoders import MLP, ConvEncoder, cifar_resnet18
+from .foreground import Foreground, fit_foreground, foreground_ratio, patch_tokens
 from .generator import VariationGenerator, noise_embeddings
 from .graph import gcn_matrix, mean_matrix, scale_by_degrees
 from .heads import PredictionHead, ProjectionHead
@@ -24,6 +25,10 @@ from .subject import Denoiser, SubjectReader
 from .token_classifier import TokenClassifier
 
 __all__ = [
+    "Foreground",
+    "fit_foreground",
+    "foreground_ratio",
+    "patch_tokens",
     "SubjectReader",
     "Denoiser",
     "ScatteringAdapter",

@@ -30,32 +30,34 @@ gives 0 with gradient 0, not the bare number 0.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim.swa_utils import AveragedModel
 
 from ..core.checks import (
-    check_embeddings,
-    check_in_range,
+    check_callable,
+    check_count,
+    check_flag,
+    check_generator,
     check_labels,
-    check_mask,
-    check_positive,
-    check_same_length,
-    check_same_shape,
+    check_module,
+    check_numbers,
+    check_shapes,
+    check_type,
+    finite_result,
 )
-from ..core.similarity import normalize, same_label_mask, self_mask
+from ..core.contrast import check_temperature, softmax_contrast
+from ..core.precision import full_precision
+from ..core.similarity import normalize, other_view_mask, same_label_mask, self_mask
+from ..core.teacher import MomentumTeacher
+from ..models.dilated import draw_segments
 
 __all__ = [
     "COMET",
     "LEVELS",
-    "DilatedEncoder",
     "comet_loss",
-    "draw_segments",
     "identity_loss",
     "identity_similarity",
     "observation_loss",
@@ -65,8 +67,11 @@ __all__ = [
 ]
 
 LEVELS = ("patient", "trial", "sample", "observation")
+FINE = ("sample", "observation")
+Factors = tuple[float, float, float, float]
 
 
+@full_precision
 def sample_loss(r1: Tensor, r2: Tensor) -> Tensor:
     """Contrast the 2B encodings of all windows, at each time stamp separately.
 
@@ -77,26 +82,31 @@ def sample_loss(r1: Tensor, r2: Tensor) -> Tensor:
     Returns:
         Scalar; 0 for a single window.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN.
-
     Source: Wang et al. (2023), released loss.
     """
-    check_embeddings(ndim=3, r1=r1, r2=r2)
-    check_same_shape(r1=r1, r2=r2)
-    v = torch.cat([r1, r2]).transpose(0, 1)  # (T, 2B, C)
-    n, itself = len(r1), self_mask(2 * len(r1), r1.device)
-    logits = (v @ v.mT).masked_fill(itself, -math.inf)  # (T, 2B, 2B)
-    return -logits.log_softmax(-1)[:, itself.roll(n, dims=1)].mean()
+    check_shapes(r1=(r1, "b t c"), r2=(r2, "b t c"))
+    return _blocks(r1.transpose(0, 1), r2.transpose(0, 1), r1=r1, r2=r2)
 
 
+@full_precision
 def observation_loss(r1: Tensor, r2: Tensor) -> Tensor:
     """Contrast the 2T encodings of all time stamps, in each window separately; arguments as in `sample_loss`."""
-    check_embeddings(ndim=3, r1=r1, r2=r2)
-    return sample_loss(r1.transpose(0, 1), r2.transpose(0, 1))
+    check_shapes(r1=(r1, "b t c"), r2=(r2, "b t c"))
+    return _blocks(r1, r2, r1=r1, r2=r2)
 
 
+def _blocks(u1: Tensor, u2: Tensor, **named: Tensor) -> Tensor:
+    """The two-view block b of every pair of lists ``(k, n, C)``, mean over the k."""
+    v = torch.cat([u1, u2], 1)  # (k, 2n, C)
+    logits = finite_result(v @ v.mT, **named).flatten(0, 1)  # (2kn, 2n)
+    k, n = u1.shape[:2]
+    if n == 1:
+        return 0 * logits.sum()  # the other view is the only candidate
+    own, others = other_view_mask(n, v.device), ~self_mask(2 * n, v.device)
+    return softmax_contrast(logits, own.repeat(k, 1), others.repeat(k, 1))
+
+
+@full_precision
 def over_pooled_time(loss: Callable[[Tensor, Tensor], Tensor], r1: Tensor, r2: Tensor) -> Tensor:
     """Mean of a loss over time scales: halve time by max-pooling (an odd rest is dropped) while its length exceeds 1.
 
@@ -108,7 +118,8 @@ def over_pooled_time(loss: Callable[[Tensor, Tensor], Tensor], r1: Tensor, r2: T
     Returns:
         Scalar; 0 if T is 1.
     """
-    check_embeddings(ndim=3, r1=r1, r2=r2)
+    check_callable(loss=loss)
+    check_shapes(r1=(r1, "b t c"), r2=(r2, "b t c"))
     losses = []
     while r1.shape[1] > 1:
         losses.append(loss(r1, r2))
@@ -116,13 +127,15 @@ def over_pooled_time(loss: Callable[[Tensor, Tensor], Tensor], r1: Tensor, r2: T
     return torch.stack(losses).mean() if losses else 0 * (r1.sum() + r2.sum())
 
 
+@full_precision
 def identity_similarity(r1: Tensor, r2: Tensor) -> Tensor:
     """``(B, B')`` cosines of encodings ``(B, T, C)`` and ``(B', T, C)``; every channel first gets length 1 in time."""
-    check_embeddings(ndim=3, r1=r1, r2=r2)
+    check_shapes(r1=(r1, "b t c"), r2=(r2, "d t c"))
     a, b = (normalize(normalize(r, dim=1).flatten(1)) for r in (r1, r2))  # (B, T C)
     return a @ b.mT
 
 
+@full_precision
 def identity_loss(r1: Tensor, r2: Tensor, ids: Tensor, temperature: float = 0.1) -> Tensor:
     """Contrast of different windows with the same id, for the trial level and the patient level.
 
@@ -137,29 +150,31 @@ def identity_loss(r1: Tensor, r2: Tensor, ids: Tensor, temperature: float = 0.1)
     Returns:
         Scalar, mean over pairs; 0 if no id occurs twice.
 
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, temperature not positive.
-
     Source: Wang et al. (2023), released loss.
+
+    Example:
+        >>> r, ids = torch.ones(4, 8, 2), torch.zeros(4, dtype=torch.int64)
+        >>> round(identity_loss(r, r, ids).exp().item(), 3)  # all alike: a fair guess among four
+        4.0
+        >>> identity_loss(r, r, torch.arange(4)).item()  # nobody occurs twice
+        0.0
     """
-    check_embeddings(ndim=3, r1=r1, r2=r2)
-    check_same_shape(r1=r1, r2=r2)
-    check_labels(ids, len(r1), name="ids")
-    check_positive(temperature=temperature)
+    check_shapes(r1=(r1, "b t c"), r2=(r2, "b t c"), ids=(ids, "b", int))
+    check_temperature(temperature)
     logits = identity_similarity(r1, r2) / temperature
-    pairs = same_label_mask(ids).triu(1)  # i < j
+    pairs = same_label_mask(check_labels(ids, name="ids")).triu(1)  # i < j
     if not pairs.any():
         return 0 * logits.sum()
     forth, back = logits.log_softmax(1)[pairs], logits.mT.log_softmax(1)[pairs]
     return -(forth.mean() + back.mean()) / 2
 
 
+@full_precision
 def comet_loss(
     views: Mapping[str, tuple[Tensor, Tensor]],
     patients: Tensor,
     trials: Tensor,
-    factors: tuple[float, float, float, float] = (0.25, 0.25, 0.25, 0.25),
+    factors: Factors = (0.25, 0.25, 0.25, 0.25),
     *,
     temperature: float = 0.1,
     released: bool = False,
@@ -176,15 +191,13 @@ def comet_loss(
 
     Returns:
         Scalar.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: a missing level, shapes that do not fit, a negative factor, all factors 0.
     """
-    check_in_range(0, math.inf, factors=torch.tensor(factors))
-    if len(factors) != len(LEVELS) or not any(factors):
-        raise ValueError(f"factors: expected four numbers, one above 0, got {factors}")
-    weights = [float(f > 0) if released and i < 2 else f for i, f in enumerate(factors)]
+    weights = _check_factors(factors)
+    check_type(Mapping, views=views)
+    check_temperature(temperature)
+    check_flag(released=released)
+    check_shapes(patients=(patients, "b", int), trials=(trials, "b", int))
+    patients, trials = check_labels(patients, name="patients"), check_labels(trials, name="trials")
     losses: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
         "patient": lambda r1, r2: identity_loss(r1, r2, patients, temperature),
         "trial": lambda r1, r2: identity_loss(r1, r2, trials, temperature),
@@ -196,34 +209,16 @@ def comet_loss(
         if weight > 0:
             if level not in views:
                 raise ValueError(f"views: expected two encodings for level {level!r}, got only {sorted(views)}")
-            terms.append(weight * losses[level](*views[level]))
-    return torch.stack(terms).sum()
+            pair = views[level]
+            if not isinstance(pair, tuple | list) or len(pair) != 2:
+                raise TypeError(f"views[{level!r}]: expected two tensors, got {type(pair).__name__}")
+            shape = f"{len(patients)} t c"
+            check_shapes(**{f"views[{level!r}][{i}]": (r, shape) for i, r in enumerate(pair)})
+            terms.append((1.0 if released and level not in FINE else weight) * losses[level](*pair))
+    return finite_result(torch.stack(terms).sum(), factors=factors, temperature=temperature)
 
 
-def draw_segments(
-    n: int, length: int, *, segments: int = 5, share: float = 0.1, generator: torch.Generator | None = None
-) -> Tensor:
-    """Which time stamps are hidden: segments of ``share * length`` at random places, which may overlap.
-
-    Args:
-        n: windows.
-        length: time stamps T.
-        segments: per window.
-        share: of a window that one segment covers, in [0, 1].
-        generator: on the CPU; the global state of torch if None.
-
-    Returns:
-        ``(n, T)`` boolean, true where hidden.
-    """
-    check_positive(n=n, length=length, segments=segments)
-    check_in_range(0, 1, share=share)
-    width = int(share * length)
-    start = torch.randint(length - width + 1, (n, segments, 1), generator=generator)
-    t = torch.arange(length)
-    return ((t >= start) & (t < start + width)).any(1)
-
-
-def trial_batches(trials: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
+def trial_batches(trials: Tensor, batch_size: int, *, generator: torch.Generator | None = None) -> Iterator[Tensor]:
     """Rows of one pass, cut so that a batch holds several windows of each of its trials; a short rest is dropped.
 
     Trials are in random order, so are the windows within a trial, and the rows within a batch. The released code draws
@@ -232,92 +227,98 @@ def trial_batches(trials: Tensor, batch_size: int, generator: torch.Generator) -
     Args:
         trials: ``(n,)`` ids.
         batch_size: rows of a batch.
-        generator: on the CPU.
+        generator: on the CPU; the global state of torch if None.
     """
-    check_labels(trials, len(trials), name="trials")
-    check_in_range(1, len(trials), batch_size=batch_size)
-    names = trials.unique().cpu()
+    check_shapes(trials=(trials, "n", int))
+    trials = check_labels(trials, name="trials").cpu()
+    check_count(1, len(trials), batch_size=batch_size)
+    check_generator(generator)
+    names = trials.unique()
     shuffled = names[torch.randperm(len(names), generator=generator)]
-    rows = [(trials.cpu() == name).nonzero()[:, 0] for name in shuffled]
+    rows = [(trials == name).nonzero()[:, 0] for name in shuffled]
     order = torch.cat([r[torch.randperm(len(r), generator=generator)] for r in rows])
-    for batch in order[: len(order) - len(order) % batch_size].split(batch_size):
-        yield batch[torch.randperm(batch_size, generator=generator)]
-
-
-class DilatedEncoder(nn.Module):
-    """Residual blocks of dilated convolutions that keep the time axis: ``(B, T, F)`` to ``(B, T, dim)``."""
-
-    def __init__(
-        self, in_channels: int = 1, hidden: int = 64, dim: int = 320, depth: int = 10, dropout: float = 0.1
-    ) -> None:
-        """Set the sizes; the defaults are the paper's.
-
-        Args:
-            in_channels: F.
-            hidden: channels of the blocks.
-            dim: channels C of the encoding.
-            depth: number of blocks before the last; block i looks 2 ** i steps far.
-            dropout: its two draws are the only difference between the views of the coarse levels.
-        """
-        super().__init__()
-        check_positive(in_channels=in_channels, hidden=hidden, dim=dim, depth=depth)
-        self.project = nn.Linear(in_channels, hidden)
-        self.blocks = nn.ModuleList(_block(hidden, hidden, 2**i) for i in range(depth))
-        self.last, self.skip = _block(hidden, dim, 2**depth), nn.Conv1d(hidden, dim, 1)
-        self.dropout = nn.Dropout(dropout)
-
-    def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
-        """Encode ``(B, T, F)``; where ``hidden`` ``(B, T)`` is true, the *projected* input is zero."""
-        check_embeddings(ndim=3, x=x)
-        h = self.project(x)  # (B, T, hidden)
-        if hidden is not None:
-            check_mask(hidden, tuple(x.shape[:2]), name="hidden")
-            h = h.masked_fill(hidden[..., None], 0.0)  # after the projection: a zero that no input can produce
-        h = h.mT
-        for block in self.blocks:
-            h = h + block(h)
-        return self.dropout((self.skip(h) + self.last(h)).mT)
+    whole = order[: len(order) - len(order) % batch_size]
+    return (batch[torch.randperm(batch_size, generator=generator)] for batch in whole.split(batch_size))
 
 
 class COMET(nn.Module):
-    """An encoder, the step that encodes a batch twice for every level, and the running average used afterwards.
+    """An encoder, the loss that encodes a batch twice for every level, and the running average used afterward.
 
-    Give the optimizer the parameters of ``encoder`` only; the average moves by `update`.
+    The average of the weights after every step, all of equal weight (stochastic weight averaging), has no dropout.
+    Batches must hold several windows of a trial: `trial_batches`.
+
+    Example:
+        >>> from cl_teach.models.dilated import DilatedEncoder
+        >>> method, x = COMET(DilatedEncoder(1, 8, 4, depth=2)), torch.randn(6, 16, 1)
+        >>> loss = method.loss(x, torch.tensor([0, 0, 0, 0, 1, 1]), torch.tensor([0, 0, 1, 1, 2, 2]))
+        >>> method.after_step()
+        >>> method(x).shape
+        torch.Size([6, 16, 4])
     """
 
-    def __init__(self, encoder: DilatedEncoder, factors: tuple[float, float, float, float] = (0.25,) * 4) -> None:
-        """Start the equal-weight average of the weights (stochastic weight averaging) at the encoder's."""
-        super().__init__()
-        self.encoder, self.factors = encoder, factors
-        self.average: Any = AveragedModel(encoder)
+    updates: Tensor
 
-    def step(self, x: Tensor, patients: Tensor, trials: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Loss of a batch ``(B, T, F)`` with its ids; call `update` after the optimizer step."""
-        check_embeddings(ndim=3, x=x)
-        check_same_length(x=x, patients=patients, trials=trials)
+    def __init__(
+        self,
+        encoder: nn.Module,
+        factors: Factors = (0.25, 0.25, 0.25, 0.25),
+        *,
+        temperature: float = 0.1,
+        released: bool = False,
+    ) -> None:
+        """Copy the encoder.
+
+        Args:
+            encoder: windows ``(B, T, F)`` and what is hidden of them ``(B, T)`` to ``(B, T, C)``, such as
+                `DilatedEncoder`; its dropout is the only difference between the views of the coarse levels.
+            factors: see `comet_loss`.
+            temperature: likewise.
+            released: likewise.
+        """
+        super().__init__()
+        check_module(encoder=encoder)
+        check_temperature(temperature)
+        check_flag(released=released)
+        self.encoder, self.factors = encoder, tuple(_check_factors(factors))
+        self.temperature, self.released = temperature, released
+        self.average = MomentumTeacher(encoder).eval()
+        self.register_buffer("updates", torch.tensor(0))
+
+    def train(self, mode: bool = True) -> COMET:
+        """Set the mode of the encoder; the average stays in evaluation mode."""
+        super().train(mode)
+        self.average.eval()
+        return self
+
+    def loss(self, x: Tensor, patients: Tensor, trials: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """Loss of windows ``(B, T, F)`` with their ids ``(B,)``; what is hidden is drawn."""
+        check_shapes(x=(x, "b t f"), patients=(patients, "b", int), trials=(trials, "b", int))
         views = {}
         for level, factor in zip(LEVELS, self.factors, strict=True):
             if factor > 0:
-                fine = level in ("sample", "observation")
-                views[level] = (self._encode(x, fine, generator), self._encode(x, fine, generator))
-        return comet_loss(views, patients, trials, self.factors)
+                views[level] = tuple(self._encode(x, level in FINE, generator) for _ in range(2))
+        settings = {"temperature": self.temperature, "released": self.released}
+        return comet_loss(views, patients, trials, self.factors, **settings)  # type: ignore[arg-type]
 
     def _encode(self, x: Tensor, masked: bool, generator: torch.Generator | None) -> Tensor:
         hidden = draw_segments(len(x), x.shape[1], generator=generator).to(x.device) if masked else None
         return self.encoder(x, hidden)
 
-    def update(self) -> None:
+    def after_step(self) -> None:
         """Take the current weights into the average."""
-        self.average.update_parameters(self.encoder)
+        if self.training:
+            self.average.momentum = int(self.updates) / (int(self.updates) + 1)  # the first are taken as they are
+            self.average.update(self.encoder)
+            self.updates.add_(1)
 
-    @torch.no_grad()
-    def encode(self, x: Tensor) -> Tensor:
-        """``(B, T, C)`` by the average, without masks and dropout; its maximum over time serves a classifier."""
-        return self.average.eval()(x)
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, T, C)`` by the average, nothing hidden, no gradient; its maximum over time serves a classifier."""
+        check_shapes(x=(x, "b t f"))
+        return self.average(x)
 
 
-def _block(in_channels: int, out_channels: int, dilation: int) -> nn.Sequential:
-    def conv(a: int, b: int) -> nn.Conv1d:
-        return nn.Conv1d(a, b, 3, padding=dilation, dilation=dilation)
-
-    return nn.Sequential(nn.GELU(), conv(in_channels, out_channels), nn.GELU(), conv(out_channels, out_channels))
+def _check_factors(factors: Factors) -> list[float]:
+    weights = check_numbers("factors", factors).tolist()
+    if len(weights) != len(LEVELS) or min(weights) < 0 or not any(weights):
+        raise ValueError(f"factors: expected four numbers of at least 0, one above 0, got {factors}")
+    return weights

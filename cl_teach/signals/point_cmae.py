@@ -42,20 +42,28 @@ from torch import Tensor, nn
 
 from ..core.checks import (
     check_choice,
-    check_embeddings,
+    check_count,
+    check_generator,
     check_in_range,
-    check_mask,
-    check_positive,
-    check_same_length,
-    check_same_shape,
-    check_same_width,
+    check_numbers,
+    check_shapes,
+    finite_result,
 )
+from ..core.precision import full_precision
 from ..core.similarity import normalize
-from ..models.point_transformer import PatchEmbedding, PositionedBlocks, make_patches, position_embedding
+from ..models.point_transformer import (
+    MaskedBranch,
+    MaskedPatches,
+    PatchEmbedding,
+    PositionedBlocks,
+    check_points,
+    make_patches,
+    position_embedding,
+    take_tokens,
+    visible_first,
+)
 
 __all__ = [
-    "Decoded",
-    "MaskedBranch",
     "PointCMAE",
     "PointCMAETerms",
     "chamfer_distance",
@@ -63,18 +71,9 @@ __all__ = [
     "comasked",
     "draw_masks",
     "draw_scale_and_shift",
-    "to_token_order",
-    "visible_first",
 ]
 
 PAIRINGS = ("same", "all")
-
-
-class Decoded(NamedTuple):
-    """``tokens (B, G, C)`` before the last normalization, in token order; ``patches (B, n, S, 3)`` of masked tokens."""
-
-    tokens: Tensor
-    patches: Tensor
 
 
 class PointCMAETerms(NamedTuple):
@@ -85,6 +84,7 @@ class PointCMAETerms(NamedTuple):
     contrast: Tensor
 
 
+@full_precision
 def chamfer_distance(drawn: Tensor, true: Tensor) -> Tensor:
     """Squared distance of every point to the nearest of the other set, both directions added, over all patches.
 
@@ -94,25 +94,19 @@ def chamfer_distance(drawn: Tensor, true: Tensor) -> Tensor:
 
     Returns:
         Scalar; 0 exactly where the sets coincide.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN.
     """
-    check_embeddings(ndim=3, drawn=drawn, true=true)
-    check_same_length(drawn=drawn, true=true)
-    check_same_width(drawn=drawn, true=true)
+    check_shapes(drawn=(drawn, "n s d"), true=(true, "n t d"))
     distance = (drawn[:, :, None] - true[:, None]).square().sum(-1)  # (n, S, T)
-    return distance.amin(2).mean() + distance.amin(1).mean()
+    return finite_result(distance.amin(2).mean() + distance.amin(1).mean(), drawn=drawn, true=true)
 
 
 def comasked(masks1: Tensor, masks2: Tensor) -> Tensor:
     """Tokens hidden by both masks ``(B, G)``, boolean."""
-    check_mask(masks1, tuple(masks1.shape), name="masks1")
-    check_mask(masks2, tuple(masks1.shape), name="masks2")
+    check_shapes(masks1=(masks1, "b g", bool), masks2=(masks2, "b g", bool))
     return masks1 & masks2
 
 
+@full_precision
 def comask_contrast(
     d1: Tensor, d2: Tensor, masks1: Tensor, masks2: Tensor, *, pairing: str = "same", eps: float = 0.0
 ) -> Tensor:
@@ -129,20 +123,21 @@ def comask_contrast(
     Returns:
         Scalar in [0, 2], one mean over the batch; 0 if no token is masked twice.
 
-    Raises:
-        TypeError: features not floating, masks not boolean.
-        ValueError: shapes do not fit, NaN, another pairing.
-
     Source: Ren et al. (2024), the abstract (same) and the released model (all).
+
+    Example:
+        >>> d, hidden = torch.eye(3)[None], torch.tensor([[True, True, False]])  # three different tokens
+        >>> comask_contrast(d, d, hidden, hidden).item()
+        0.0
+        >>> round(comask_contrast(d, d, hidden, hidden, pairing="all").item(), 3)  # wants them to be one
+        0.667
     """
-    check_embeddings(ndim=3, d1=d1, d2=d2)
-    check_same_shape(d1=d1, d2=d2)
-    both = comasked(masks1, masks2)
-    check_mask(both, tuple(d1.shape[:2]), name="masks1")
+    check_shapes(d1=(d1, "b g c"), d2=(d2, "b g c"), masks1=(masks1, "b g", bool), masks2=(masks2, "b g", bool))
     check_choice(PAIRINGS, pairing=pairing)
     check_in_range(0, math.inf, eps=eps)
+    both = comasked(masks1, masks2)
     if not both.any():
-        return 0 * (d1.sum() + d2.sum())
+        return 0 * (normalize(d1).sum() + normalize(d2).sum())
     d1, d2 = normalize(d1), normalize(d2)
     if pairing == "all":
         d2 = d2.mean(1, keepdim=True).expand_as(d2)  # a mean of cosines is the cosine with the mean direction
@@ -157,72 +152,35 @@ def draw_masks(n: int, groups: int, ratio: float = 0.6, *, generator: torch.Gene
         groups: tokens G of each.
         ratio: share to hide; at least one token must be hidden and one visible.
         generator: on the CPU; the global state of torch if None.
-
-    Raises:
-        ValueError: a ratio that hides none or all.
     """
-    check_positive(n=n, groups=groups)
-    check_in_range(0, 1, ratio=ratio)
-    hidden = int(ratio * groups)
-    if not 0 < hidden < groups:
-        raise ValueError(f"ratio: expected to hide between 1 and {groups - 1} of {groups} tokens, got {ratio:g}")
+    check_count(n=n, groups=groups)
+    check_generator(generator)
+    hidden = _count_hidden(groups, ratio)
     return torch.rand(n, groups, generator=generator).argsort(1).argsort(1) < hidden
-
-
-def visible_first(masks: Tensor) -> Tensor:
-    """Decoder order ``(B, G)``: indices of the visible tokens, then of the masked ones, each increasing."""
-    check_mask(masks, tuple(masks.shape), name="masks")
-    return masks.long().argsort(dim=1, stable=True)
-
-
-def to_token_order(decoded: Tensor, masks: Tensor) -> Tensor:
-    """Undo `visible_first`: features ``(B, G, C)`` of a decoder in the order of the tokens.
-
-    Raises:
-        TypeError, ValueError: not floating, not boolean, shapes do not fit.
-    """
-    check_embeddings(ndim=3, decoded=decoded)
-    check_mask(masks, tuple(decoded.shape[:2]), name="masks")
-    return _take(decoded, visible_first(masks).argsort(1))
 
 
 def draw_scale_and_shift(
     n: int, scale: tuple[float, float] = (2 / 3, 3 / 2), shift: float = 0.2, *, generator: torch.Generator | None = None
 ) -> tuple[Tensor, Tensor]:
     """The augmentation of clouds x, used as ``scale * x + shift``: two ``(n, 1, 3)``, one draw per cloud and axis."""
-    check_positive(n=n, **{"scale[0]": scale[0], "scale[1]": scale[1]})
+    check_count(n=n)
+    bounds = check_numbers("scale", scale).tolist()
+    if len(bounds) != 2 or not 0 < bounds[0] <= bounds[1]:
+        raise ValueError(f"scale: expected two numbers above 0, the smaller one first, got {scale}")
     check_in_range(0, math.inf, shift=shift)
+    check_generator(generator)
     u, v = torch.rand(2, n, 1, 3, generator=generator)
-    return scale[0] + (scale[1] - scale[0]) * u, shift * (2 * v - 1)
-
-
-class MaskedBranch(nn.Module):
-    """What the two branches do not share: class token, mask token, decoder and head."""
-
-    def __init__(self, dim: int, size: int, depth: int, heads: int) -> None:
-        """Make a decoder of ``depth`` blocks and a head that draws ``size`` points for a token."""
-        super().__init__()
-        check_positive(size=size)
-        self.class_token, self.class_position, self.mask_token = (
-            nn.Parameter(0.02 * torch.randn(1, 1, dim)) for _ in range(3)
-        )
-        self.position, self.decoder = position_embedding(dim), PositionedBlocks(dim, depth, heads)
-        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, 3 * size)
-
-    def forward(self, visible: Tensor, centers: Tensor, masks: Tensor) -> Decoded:
-        """Decode encoded visible tokens ``(B, G - n, C)``, given all centers ``(B, G, 3)`` and the masks ``(B, G)``."""
-        check_embeddings(ndim=3, visible=visible, centers=centers)
-        count = centers.shape[1] - visible.shape[1]  # n
-        tokens = torch.cat([visible, self.mask_token.expand(len(visible), count, -1)], 1)
-        decoded = self.decoder(tokens, self.position(_take(centers, visible_first(masks))))
-        patches = self.head(self.norm(decoded[:, -count:])).unflatten(2, (-1, 3))
-        return Decoded(to_token_order(decoded, masks), patches)
+    drawn = finite_result(bounds[0] + (bounds[1] - bounds[0]) * u, scale=scale)
+    return drawn, finite_result(shift * (2 * v - 1), shift=shift)
 
 
 class PointCMAE(nn.Module):
-    """The whole method: patches, tokens, two masks, one encoder, two branches.
+    """The whole method: patches, tokens, two masks, one encoder, two branches; afterward it maps clouds to features.
 
-    One training step: ``model.step(points, generator).loss.backward()``, then AdamW; afterwards use `features`.
+    Example:
+        >>> model, clouds = PointCMAE(groups=8, size=8, dim=12), torch.randn(2, 40, 3)
+        >>> bool(model.loss(clouds).loss > 0), model(clouds).shape
+        (True, torch.Size([2, 24]))
     """
 
     def __init__(
@@ -254,6 +212,8 @@ class PointCMAE(nn.Module):
             contrast_weight: at least 0.
         """
         super().__init__()
+        check_count(groups=groups, size=size, decoder_depth=decoder_depth)
+        _count_hidden(groups, ratio)
         check_choice(PAIRINGS, pairing=pairing)
         check_in_range(0, math.inf, reconstruction_weight=reconstruction_weight, contrast_weight=contrast_weight)
         self.groups, self.size, self.ratio, self.pairing = groups, size, ratio, pairing
@@ -262,39 +222,44 @@ class PointCMAE(nn.Module):
         self.encoder, self.norm = PositionedBlocks(dim, depth, heads), nn.LayerNorm(dim)
         self.branches = nn.ModuleList(MaskedBranch(dim, size, decoder_depth, heads) for _ in range(2))
 
-    def step(self, points: Tensor, generator: torch.Generator | None = None) -> PointCMAETerms:
+    def loss(self, points: Tensor, *, generator: torch.Generator | None = None) -> PointCMAETerms:
         """Draw everything for clouds ``(B, N, 3)``, scale, shift and two masks, and compute the terms."""
-        check_embeddings(ndim=3, points=points)
+        check_points(points)
+        check_generator(generator)
         scale, shift = (x.to(points) for x in draw_scale_and_shift(len(points), generator=generator))
         masks = [draw_masks(len(points), self.groups, self.ratio, generator=generator) for _ in range(2)]
-        return self(scale * points + shift, *(m.to(points.device) for m in masks))
+        return self.terms(scale * points + shift, *(m.to(points.device) for m in masks))
 
-    def forward(self, points: Tensor, masks1: Tensor, masks2: Tensor) -> PointCMAETerms:
-        """Terms of clouds ``(B, N, 3)`` under two masks ``(B, G)``."""
+    def terms(self, points: Tensor, masks1: Tensor, masks2: Tensor) -> PointCMAETerms:
+        """Terms of clouds ``(B, N, 3)`` under two masks ``(B, G)``, which hide equally many tokens of every cloud."""
         centers, patches = make_patches(points, self.groups, self.size)
         decoded1, decoded2 = self.decode(centers, patches, masks1, masks2)
         reconstruction = chamfer_distance(decoded1.patches.flatten(0, 1), patches[masks1])  # both in increasing index
         reconstruction = reconstruction + chamfer_distance(decoded2.patches.flatten(0, 1), patches[masks2])
         contrast = comask_contrast(decoded1.tokens, decoded2.tokens, masks1, masks2, pairing=self.pairing)
         loss = self.reconstruction_weight * reconstruction + self.contrast_weight * contrast
-        return PointCMAETerms(loss, reconstruction, contrast)
+        return PointCMAETerms(finite_result(loss, points=points), reconstruction, contrast)
 
-    def decode(self, centers: Tensor, patches: Tensor, masks1: Tensor, masks2: Tensor) -> list[Decoded]:
+    def decode(self, centers: Tensor, patches: Tensor, masks1: Tensor, masks2: Tensor) -> list[MaskedPatches]:
         """Both branches' results on patches ``(B, G, S, 3)``; tokens are made once, then masked twice."""
+        check_shapes(
+            centers=(centers, "b g 3"),
+            patches=(patches, "b g s 3"),
+            masks1=(masks1, "b g", bool),
+            masks2=(masks2, "b g", bool),
+        )
         tokens, positions = self.embed(patches), self.position(centers)  # (B, G, C)
         results = []
-        for branch, masks in zip(self.branches, (masks1, masks2), strict=True):
-            check_mask(masks, tuple(tokens.shape[:2]), name="masks")
+        for branch, masks, name in zip(self.branches, (masks1, masks2), ("masks1", "masks2"), strict=True):
             hidden = masks.sum(1)
             if not (0 < hidden[0] < masks.shape[1]) or (hidden != hidden[0]).any():
-                raise ValueError(f"masks: expected to hide equally many tokens of every cloud, got {hidden.tolist()}")
+                raise ValueError(f"{name}: expected to hide equally many tokens of every cloud, got {hidden.tolist()}")
             order = visible_first(masks)[:, : -int(hidden[0])]
-            _, visible = self._encode(branch, _take(tokens, order), _take(positions, order))
+            _, visible = self._encode(branch, take_tokens(tokens, order), take_tokens(positions, order))
             results.append(branch(visible, centers, masks))
         return results
 
-    @torch.no_grad()
-    def features(self, points: Tensor) -> Tensor:
+    def forward(self, points: Tensor) -> Tensor:
         """What is kept: nothing hidden, class token and maximum over the tokens, ``(B, 2 C)``."""
         centers, patches = make_patches(points, self.groups, self.size)
         summary, tokens = self._encode(self.branches[0], self.embed(patches), self.position(centers))
@@ -303,12 +268,17 @@ class PointCMAE(nn.Module):
     def _encode(self, branch: Any, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Class token ``(B, C)`` and tokens ``(B, T, C)``, encoded by what both branches share."""
         rows = len(tokens)
-        tokens = torch.cat([branch.class_token.expand(rows, -1, -1), tokens], 1)
-        positions = torch.cat([branch.class_position.expand(rows, -1, -1), positions], 1)
+        tokens = torch.cat([branch.class_token.expand(rows, -1, -1).to(tokens.dtype), tokens], 1)
+        positions = torch.cat([branch.class_position.expand(rows, -1, -1).to(positions.dtype), positions], 1)
         encoded = self.norm(self.encoder(tokens, positions))
         return encoded[:, 0], encoded[:, 1:]
 
 
-def _take(x: Tensor, index: Tensor) -> Tensor:
-    """Rows ``(B, T, C)`` of ``x (B, G, C)`` at ``index (B, T)``."""
-    return x.gather(1, index[..., None].expand(-1, -1, x.shape[-1]))
+def _count_hidden(groups: int, ratio: float) -> int:
+    check_in_range(0, 1, ratio=ratio)
+    hidden = int(ratio * groups)
+    if not 0 < hidden < groups:
+        raise ValueError(
+            f"groups, ratio: expected to hide between 1 and {groups - 1} of {groups} tokens, got ratio {ratio:g}"
+        )
+    return hidden

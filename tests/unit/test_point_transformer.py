@@ -49,6 +49,15 @@ def test_a_patch_holds_the_nearest_points_seen_from_its_center():
     assert patches.norm(dim=-1).amin(2).max() == 0  # the center itself
 
 
+def test_half_precision_finds_the_same_centers_and_keeps_its_dtype():
+    low = POINTS.half()
+    centers, patches = make_patches(low, 5, 7)
+    right = make_patches(low.float(), 5, 7)
+    assert centers.dtype == patches.dtype == torch.float16
+    assert torch.equal(centers.float(), right.centers)
+    assert torch.allclose(patches.float(), right.points, atol=1e-2)
+
+
 def test_patches_do_not_notice_where_the_cloud_lies():
     centers, patches = make_patches(POINTS, 5, 7)
     moved = make_patches(POINTS + 2, 5, 7)
@@ -87,6 +96,9 @@ def test_blocks_carry_order_only_through_positions():
         (lambda: PatchEmbedding(0), "dim"),
         (lambda: PatchEmbedding(4)(POINTS), "patches"),
         (lambda: PositionedBlocks(4, 0, 1), "depth"),
+        (lambda: PositionedBlocks(4, 1, 3), "heads"),
+        (lambda: make_patches(POINTS.mT, 2, 3), r"points: .* in the last dimension"),
+        (lambda: make_patches(torch.cat([POINTS, POINTS], 2), 2, 3), r"points: .* keep the coordinates"),
         (lambda: PositionedBlocks(4, 1, 1)(torch.ones(1, 2, 4), torch.ones(1, 3, 4)), "positions"),
     ],
 )

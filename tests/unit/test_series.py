@@ -43,7 +43,17 @@ def test_illness_raises_the_st_segment_and_nothing_else():
     assert gap[:30].abs().max() < 0.1 and gap[85:].abs().max() < 0.1
 
 
-@pytest.mark.parametrize("bad", [{"patients": 0}, {"trials": 0}, {"beats": 0}, {"length": 4}, {"noise": -1.0}])
+def test_a_shift_moves_every_beat_by_its_own_share_of_the_window():
+    still, moved = (heart_beats(1, 1, 200, length=101, noise=0.0, shift=s).windows[..., 0] for s in (0.0, 0.1))
+    places = moved[:, 27:53].argmax(1) - still[:, 27:53].argmax(1)  # of the R wave, at 40 without a shift
+    assert places.abs().max() <= 11 and places.min() < -7 and places.max() > 7
+    aligned = torch.stack([row.roll(-int(k)) for row, k in zip(moved, places, strict=True)])
+    assert ((aligned - still)[:, 20:70].abs().mean(1) < 0.1).all() and (moved - still)[:, 20:70].abs().mean() > 0.1
+
+
+@pytest.mark.parametrize(
+    "bad", [{"patients": 0}, {"trials": 0}, {"beats": 0}, {"length": 4}, {"noise": -1.0}, {"shift": 2.0}]
+)
 def test_bad_input_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         heart_beats(**bad)

@@ -5,15 +5,9 @@ from __future__ import annotations
 import torch
 from helpers import UnknownQuantity, gradients, with_grad
 
+from cl_teach.core.bonus import RunningBonus, exploration_bonus
 from cl_teach.core.planning import matrix_game_value, plan, plan_game
-from cl_teach.signals.contrastive_ucb import (
-    RunningBonus,
-    contrastive_loss,
-    density_ratio,
-    exploration_bonus,
-    low_rank_model,
-    population_loss,
-)
+from cl_teach.signals.contrastive_ucb import contrastive_loss, density_ratio, low_rank_model, population_loss
 
 
 def contrastive_ucb(quantity, inputs, params):

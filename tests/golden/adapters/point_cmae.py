@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.signals.point_cmae import chamfer_distance, comask_contrast, comasked, to_token_order
+from cl_teach.models.point_transformer import to_token_order
+from cl_teach.signals.point_cmae import chamfer_distance, comask_contrast, comasked
 
 
 def point_cmae(quantity, inputs, params):

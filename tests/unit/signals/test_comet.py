@@ -7,12 +7,11 @@ import torch
 from unit_helpers import draw
 
 from cl_teach.datasets.series import heart_beats
+from cl_teach.models.dilated import DilatedEncoder, draw_segments
 from cl_teach.signals.comet import (
     COMET,
     LEVELS,
-    DilatedEncoder,
     comet_loss,
-    draw_segments,
     identity_loss,
     identity_similarity,
     observation_loss,
@@ -149,10 +148,10 @@ def test_segments_hide_between_one_and_five_tenths_of_a_window():
 
 def test_batches_hold_whole_trials_and_cover_the_data():
     trials = torch.arange(12).repeat_interleave(6)[torch.randperm(72, generator=torch.Generator().manual_seed(1))]
-    passes = list(trial_batches(trials, 18, torch.Generator().manual_seed(0)))
+    passes = list(trial_batches(trials, 18, generator=torch.Generator().manual_seed(0)))
     assert torch.cat(passes).sort().values.tolist() == list(range(72))
     assert all(trials[rows].bincount()[trials[rows].unique()].tolist() == [6, 6, 6] for rows in passes)
-    again = list(trial_batches(trials, 18, torch.Generator().manual_seed(5)))
+    again = list(trial_batches(trials, 18, generator=torch.Generator().manual_seed(5)))
     assert not torch.equal(torch.cat(passes), torch.cat(again))
 
 
@@ -173,8 +172,8 @@ def test_the_average_is_the_mean_of_the_weights():
         with torch.no_grad():
             method.encoder.project.weight.add_(k)
         kept.append(method.encoder.project.weight.detach().clone())
-        method.update()
-    assert torch.allclose(method.average.module.project.weight, torch.stack(kept).mean(0))
+        method.after_step()
+    assert torch.allclose(method.average.network.project.weight, torch.stack(kept).mean(0))
 
 
 def patient_auc(encode, data):
@@ -193,18 +192,18 @@ def train_and_test(seed, factors, epochs):
     torch.manual_seed(seed)
     train, test = heart_beats(length=32, seed=seed), heart_beats(length=32, seed=1000 + seed)
     method, generator = COMET(DilatedEncoder(1, 16, 16, depth=3), factors), torch.Generator().manual_seed(seed)
-    before = patient_auc(method.encode, test)
+    before = patient_auc(method, test)
     optimizer, losses = torch.optim.AdamW(method.encoder.parameters(), lr=1e-2), []
     for _ in range(epochs):
-        for rows in trial_batches(train.trials, 72, generator):
-            loss = method.step(train.windows[rows], train.patients[rows], train.trials[rows], generator)
+        for rows in trial_batches(train.trials, 72, generator=generator):
+            loss = method.loss(train.windows[rows], train.patients[rows], train.trials[rows], generator=generator)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
-            method.update()
+            method.after_step()
             losses.append(loss.item())
     assert sum(losses[-4:]) < sum(losses[:4])
-    return before, patient_auc(method.encode, test)
+    return before, patient_auc(method, test)
 
 
 def test_the_patient_level_makes_unseen_patients_more_consistent():
@@ -221,6 +220,80 @@ def test_all_levels_together_train():
     train_and_test(0, (0.25, 0.25, 0.25, 0.25), 3)
 
 
+def small(**settings):
+    torch.manual_seed(0)
+    return COMET(DilatedEncoder(1, 4, 5, depth=1), **settings)
+
+
+def run(method, steps, seed):
+    """Losses of some steps on one batch."""
+    data, generator = heart_beats(2, 2, 2, length=16), torch.Generator().manual_seed(seed)
+    optimizer, losses = torch.optim.SGD(method.parameters(), 0.05), []
+    torch.manual_seed(seed)  # dropout
+    for _ in range(steps):
+        loss = method.loss(data.windows, data.patients, data.trials, generator=generator)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        method.after_step()
+        losses.append(loss.item())
+    return losses
+
+
+def test_the_released_form_reaches_the_loss_of_the_method():
+    data = heart_beats(2, 2, 2, length=16)
+    ours, theirs, coarse = (small(**s) for s in ({}, {"released": True}, {"factors": (1.0, 1.0, 0.25, 0.25)}))
+
+    def loss(method):
+        torch.manual_seed(1)
+        generator = torch.Generator().manual_seed(1)
+        return method.loss(data.windows, data.patients, data.trials, generator=generator)
+
+    assert loss(theirs) == loss(coarse) > loss(ours)
+
+
+def test_a_saved_state_continues_as_if_never_stopped():
+    method, fresh = small(), small()
+    run(method, 3, seed=0)
+    fresh.load_state_dict(method.state_dict())
+    assert run(method, 3, seed=1) == run(fresh, 3, seed=1)
+    assert all(
+        torch.equal(a, b) for a, b in zip(method.state_dict().values(), fresh.state_dict().values(), strict=True)
+    )
+
+
+def test_evaluation_changes_nothing_and_the_average_has_no_dropout():
+    method, x = small(), draw(3, 16, 1).float()
+    run(method, 2, seed=0)
+    method.train()
+    assert torch.equal(method(x), method(x)) and not method(x).requires_grad
+    before = {name: value.clone() for name, value in method.state_dict().items()}
+    method.eval()
+    method.after_step()
+    assert all(torch.equal(value, before[name]) for name, value in method.state_dict().items())
+
+
+def test_half_precision_and_autocast_give_the_loss_of_single_precision():
+    views = {level: (R1.float(), R2.float()) for level in LEVELS}
+    low = {level: (R1.bfloat16().requires_grad_(), R2.bfloat16()) for level in LEVELS}
+    right = comet_loss(views, IDS, IDS)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(comet_loss(views, IDS, IDS), right)
+    loss = comet_loss(low, IDS, IDS)
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.allclose(loss, right, rtol=0.03)
+    assert all(torch.isfinite(pair[0].grad).all() for pair in low.values())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert all(math.isfinite(x) for x in run(small(), 2, seed=0))
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_ids_of_any_width_give_the_same_numbers(dtype):
+    assert torch.equal(identity_loss(R1, R2, IDS.to(dtype)), identity_loss(R1, R2, IDS))
+    wide, narrow = (list(trial_batches(x, 2, generator=torch.Generator().manual_seed(0))) for x in (IDS, IDS.to(dtype)))
+    assert torch.equal(torch.cat(wide), torch.cat(narrow))
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
@@ -233,8 +306,10 @@ def test_all_levels_together_train():
         (lambda: comet_loss({}, IDS, IDS, (0.0,) * 4), "factors"),
         (lambda: comet_loss({}, IDS, IDS, (-1.0, 1.0, 0.0, 0.0)), "factors"),
         (lambda: draw_segments(3, 9, share=2.0), "share"),
-        (lambda: next(trial_batches(IDS, 9, torch.Generator())), "batch_size"),
+        (lambda: next(trial_batches(IDS, 9)), "batch_size"),
         (lambda: DilatedEncoder(depth=0), "depth"),
+        (lambda: DilatedEncoder(2, 4, 5, depth=1)(torch.zeros(2, 8, 1)), "x"),
+        (lambda: COMET(DilatedEncoder(1, 4, 5, depth=1), (0.0,) * 4), "factors"),
     ],
 )
 def test_bad_input_is_named(call, says):

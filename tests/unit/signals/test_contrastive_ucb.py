@@ -5,15 +5,14 @@ import math
 import pytest
 import torch
 
+from cl_teach.core.bonus import RunningBonus, exploration_bonus
 from cl_teach.datasets.decisions import combination_lock, exploitability, low_rank_game, low_rank_mdp, policy_value
+from cl_teach.models.low_rank import LowRankFeatures
 from cl_teach.signals.contrastive_ucb import (
     ContrastiveUCB,
-    LowRankFeatures,
-    RunningBonus,
     collect,
     contrastive_loss,
     density_ratio,
-    exploration_bonus,
     low_rank_model,
     population_loss,
     transition_loss,
@@ -141,7 +140,7 @@ def test_collection_follows_the_policy_and_ends_at_random():
     secret = lock.transition[:, 0, :, :2].sum(-1).argmax(1)
     policy = torch.nn.functional.one_hot(secret, 4).double()[:, None].expand(3, 4, 4)
     generator = torch.Generator().manual_seed(0)
-    points = torch.cat([collect(lock, policy, torch.full((4,), 0.25), generator) for _ in range(400)])
+    points = torch.cat([collect(lock, policy, torch.full((4,), 0.25), generator=generator) for _ in range(400)])
     assert points[:, 0].bincount().tolist() == [400, 800, 800]
     step, state, action, after, negative = points.unbind(1)
     assert (lock.transition[step, state, action, after] > 0).all()
@@ -157,8 +156,15 @@ def recovered(n, seed=0):
     state, action, negative = (torch.randint(k, (n,), generator=g) for k in (8, 3, 8))
     after = mdp.transition[0, state, action].multinomial(1, generator=g)[:, 0]
     torch.manual_seed(seed)
-    features = LowRankFeatures(1, 8, 3, 2)
-    losses = features.fit(torch.stack([0 * state, state, action, after, negative], 1))
+    features, losses = LowRankFeatures(1, 8, 3, 2), []
+    points = torch.stack([0 * state, state, action, after, negative], 1)
+    optimizer = torch.optim.Adam(features.parameters(), lr=0.05)
+    for _ in range(400):
+        loss = transition_loss(*features(), points)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
     with torch.no_grad():
         model = low_rank_model(*features.forward(), torch.full((8,), 1 / 8).double())
     return (model.transition - mdp.transition).abs().sum(-1).mean().item() / 2, losses
@@ -171,14 +177,18 @@ def test_contrast_recovers_the_transition_and_more_data_recover_it_better():
     assert many < 0.06 and many < few / 2
 
 
+def episode(agent, process, generator):
+    return agent.step(collect(process, agent.policy, agent.negatives, generator=generator))
+
+
 def lock_value(seed, scale):
     """Mean exact value of the last 10 of 54 policies."""
     lock, found = combination_lock(3, 3, 2, seed=seed), []
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
-    agent = ContrastiveUCB(lock, bonus_scale=scale, fit_steps=60, refit_every=3, generator=generator)
+    agent = ContrastiveUCB(lock.reward, bonus_scale=scale, fit_steps=60, refit_every=3)
     for _ in range(54):
-        found.append(policy_value(lock, agent.episode()).item())
+        found.append(policy_value(lock, episode(agent, lock, generator)).item())
     return sum(found[-10:]) / 10
 
 
@@ -191,12 +201,11 @@ def test_the_bonus_opens_every_lock_and_greedy_planning_gives_up_on_one():
 def test_in_a_game_the_bounds_close_and_the_players_get_hard_to_exploit():
     game = low_rank_game(3, (2, 3), 2, seed=0)
     torch.manual_seed(0)
-    agent = ContrastiveUCB(
-        game, 2, bonus_scale=0.3, fit_steps=60, refit_every=10, generator=torch.Generator().manual_seed(0)
-    )
-    start, gaps = agent.policy.view_as(game.reward), []
+    agent = ContrastiveUCB(game.reward, 2, bonus_scale=0.3, fit_steps=60, refit_every=10)
+    generator = torch.Generator().manual_seed(0)
+    start, gaps = agent.policy.view_as(game.reward).clone(), []
     for _ in range(60):
-        joint = agent.episode()
+        joint = episode(agent, game, generator)
         if agent.plan is not None:
             gaps.append((agent.plan.v_upper - agent.plan.v_lower)[0].mean().item())
     assert min(gaps) >= 0 and gaps[-1] < 0.6 * gaps[0]
@@ -221,6 +230,46 @@ def test_gradcheck_and_tiny_scores():
     assert torch.allclose(transition_loss(PHI, PSI, points), wanted)
 
 
+@pytest.mark.parametrize("process", [MDP, low_rank_game(3, (2, 3), 2, seed=0)])
+def test_a_saved_agent_continues_as_if_never_stopped(process):
+    torch.manual_seed(0)
+    agent, fresh = (ContrastiveUCB(process.reward, 2, fit_steps=5, refit_every=2) for _ in range(2))
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(3):
+        episode(agent, process, generator)
+    fresh.load_state_dict(agent.state_dict())
+    assert all(torch.equal(a, b) for a, b in zip(agent.plan, fresh.plan, strict=True))
+    first, second = (
+        [episode(x, process, g) for _ in range(3)]
+        for x, g in ((agent, torch.Generator().manual_seed(1)), (fresh, torch.Generator().manual_seed(1)))
+    )
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    assert agent.episodes == fresh.episodes == 6 and torch.equal(agent.points, fresh.points)
+    rows = torch.arange(2).repeat(3), torch.tensor([0, 1, 2] * 2)
+    assert torch.equal(agent(*rows), agent.policy[rows]) and torch.allclose(agent(*rows).sum(1), torch.ones(6).double())
+
+
+def test_the_running_bonus_learns_in_training_only():
+    bonus = RunningBonus(3, ridge=0.1)
+    first = bonus(A)
+    bonus.eval()
+    before = bonus.covariance.clone()
+    assert torch.equal(bonus(A), first) and torch.equal(bonus.covariance, before)
+    copy = RunningBonus(3)
+    copy.load_state_dict(bonus.state_dict())
+    assert torch.equal(copy(C), bonus.train()(C))
+
+
+def test_half_precision_stays_close_and_ids_may_have_any_width():
+    a, c = A.bfloat16().requires_grad_(), C.bfloat16()
+    loss = contrastive_loss(a, c, REAL.to(torch.uint8))
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.isfinite(a.grad).all()
+    assert torch.allclose(loss, contrastive_loss(A, C, REAL).float(), rtol=0.02)
+    points = torch.tensor([[0, 1, 2, 3, 4], [1, 0, 0, 0, 0]])
+    assert torch.equal(transition_loss(PHI, PSI, points.to(torch.uint8)), transition_loss(PHI, PSI, points))
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
@@ -230,7 +279,7 @@ def test_gradcheck_and_tiny_scores():
         (lambda: contrastive_loss(A, C, REAL + 1), ValueError, "real"),
         (lambda: contrastive_loss(A, C, REAL.double()), TypeError, "real"),
         (lambda: density_ratio(MDP.transition, 0 * NEGATIVES), ValueError, "negatives"),
-        (lambda: population_loss(A[None], A[None, :2], NEGATIVES, A), ValueError, "transition"),
+        (lambda: population_loss(MDP.transition[0], MDP.transition[0, :2], NEGATIVES, A), ValueError, "transition"),
         (lambda: low_rank_model(PHI, PSI[..., :1], NEGATIVES), ValueError, "psi"),
         (lambda: low_rank_model(PHI, PSI, NEGATIVES[:3]), ValueError, "negatives"),
         (lambda: low_rank_model(PHI, -PSI, NEGATIVES), ValueError, "psi"),
@@ -240,7 +289,9 @@ def test_gradcheck_and_tiny_scores():
         (lambda: RunningBonus(3)(A[:, :2]), ValueError, "features"),
         (lambda: LowRankFeatures(1, 2, 0, 3), ValueError, "actions"),
         (lambda: collect(MDP, torch.ones(2, 5, 2), NEGATIVES), ValueError, "policy"),
-        (lambda: ContrastiveUCB(MDP, refit_every=0), ValueError, "refit_every"),
+        (lambda: ContrastiveUCB(MDP.reward, refit_every=0), ValueError, "refit_every"),
+        (lambda: transition_loss(PHI, PSI, torch.full((1, 5), -1)), ValueError, "points"),
+        (lambda: exploration_bonus(PHI, torch.full((2, 1, 2), 9)), ValueError, "visits"),
     ],
 )
 def test_bad_input_is_named(call, error, says):

@@ -9,7 +9,7 @@ from unit_helpers import draw
 
 from cl_teach.datasets.point_clouds import point_clouds
 from cl_teach.evaluation import effective_rank
-from cl_teach.models.point_transformer import make_patches
+from cl_teach.models.point_transformer import make_patches, to_token_order, visible_first
 from cl_teach.signals.point_cmae import (
     PointCMAE,
     chamfer_distance,
@@ -17,8 +17,6 @@ from cl_teach.signals.point_cmae import (
     comasked,
     draw_masks,
     draw_scale_and_shift,
-    to_token_order,
-    visible_first,
 )
 
 
@@ -164,7 +162,7 @@ def test_the_terms_are_those_of_the_formula():
         for b in range(4)
         for k, g in enumerate(m[b].nonzero()[:, 0])
     )
-    terms = model(CLOUDS[:4], m1, m2)
+    terms = model.terms(CLOUDS[:4], m1, m2)
     assert terms.reconstruction.item() == pytest.approx(wanted.item() / 16, rel=1e-5)
     assert terms.contrast.item() == pytest.approx(comask_contrast(d1.tokens, d2.tokens, m1, m2).item(), rel=1e-5)
     assert terms.loss.item() == pytest.approx(1000 * terms.reconstruction.item() + 3 * terms.contrast.item(), rel=1e-5)
@@ -172,18 +170,18 @@ def test_the_terms_are_those_of_the_formula():
 
 def test_equal_branches_under_equal_masks_agree_and_every_part_learns():
     model, m = build(), masks(8, 8, 0)
-    terms = model(CLOUDS[:8], masks(8, 8, 0), masks(8, 8, 1))
+    terms = model.terms(CLOUDS[:8], masks(8, 8, 0), masks(8, 8, 1))
     terms.loss.backward()
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in model.parameters())
     model.branches[1].load_state_dict(model.branches[0].state_dict())
-    assert model(CLOUDS[:8], m, m).contrast.item() == pytest.approx(0, abs=1e-6)
+    assert model.terms(CLOUDS[:8], m, m).contrast.item() == pytest.approx(0, abs=1e-6)
 
 
 def test_features_do_not_depend_on_the_order_of_points_but_for_the_first():
     model = build()
     order = torch.cat([torch.zeros(1).long(), 1 + torch.randperm(95)])
-    assert model.features(CLOUDS).shape == (32, 32)
-    assert torch.allclose(model.features(CLOUDS[:, order]), model.features(CLOUDS), atol=1e-4)
+    assert model(CLOUDS).shape == (32, 32)
+    assert torch.allclose(model(CLOUDS[:, order]), model(CLOUDS), atol=1e-4)
 
 
 def train(weight, pairing):
@@ -191,7 +189,7 @@ def train(weight, pairing):
     model, generator = build(contrast_weight=weight, pairing=pairing), torch.Generator().manual_seed(0)
     optimizer, seen = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=0.05), []
     for _ in range(60):
-        terms = model.step(CLOUDS, generator)
+        terms = model.loss(CLOUDS, generator=generator)
         optimizer.zero_grad()
         terms.loss.backward()
         optimizer.step()
@@ -232,6 +230,33 @@ def test_the_same_token_form_keeps_tokens_apart_and_the_all_pairs_form_collapses
     assert ranks["same"] > 10
 
 
+def test_a_saved_state_gives_the_same_loss_and_evaluation_changes_nothing():
+    model, fresh = build(), PointCMAE(8, 12, 16, heads=2)
+    fresh.load_state_dict(model.state_dict())
+    model.eval()
+    losses = [m.loss(CLOUDS, generator=torch.Generator().manual_seed(0)).loss for m in (model, fresh)]
+    assert torch.equal(*losses)
+    assert all(torch.equal(a, b) for a, b in zip(model.state_dict().values(), fresh.state_dict().values(), strict=True))
+
+
+def test_half_precision_and_autocast_stay_close():
+    d1, d2 = D1.bfloat16().requires_grad_(), D2.bfloat16()
+    loss = comask_contrast(d1, d2, M1, M2)
+    loss.backward()
+    assert loss.dtype == torch.float32 and torch.isfinite(d1.grad).all()
+    assert torch.allclose(loss, comask_contrast(D1, D2, M1, M2).float(), rtol=0.02)
+    model = build()
+    right = model.loss(CLOUDS, generator=torch.Generator().manual_seed(0)).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        low = model.loss(CLOUDS, generator=torch.Generator().manual_seed(0)).loss
+    assert low.dtype == torch.float32 and torch.allclose(low, right, rtol=0.05)
+    half = build().bfloat16()
+    loss = half.loss(CLOUDS.bfloat16(), generator=torch.Generator().manual_seed(0)).loss
+    loss.backward()
+    assert torch.allclose(loss, right, rtol=0.2)
+    assert all(torch.isfinite(p.grad).all() for p in half.parameters())
+
+
 @pytest.mark.parametrize(
     ("call", "error", "says"),
     [
@@ -248,8 +273,10 @@ def test_the_same_token_form_keeps_tokens_apart_and_the_all_pairs_form_collapses
         (lambda: draw_scale_and_shift(2, (0.0, 1.0)), ValueError, "scale"),
         (lambda: PointCMAE(pairing="other"), ValueError, "pairing"),
         (lambda: PointCMAE(contrast_weight=-1.0), ValueError, "contrast_weight"),
-        (lambda: build()(CLOUDS[:2], torch.eye(8)[:2].cumsum(1) > 0, masks(2, 8, 0)), ValueError, "masks"),
-        (lambda: build().step(CLOUDS[0]), ValueError, "points"),
+        (lambda: build().terms(CLOUDS[:2], torch.eye(8)[:2].cumsum(1) > 0, masks(2, 8, 0)), ValueError, "masks"),
+        (lambda: build().loss(CLOUDS[0]), ValueError, "points"),
+        (lambda: build().loss(torch.cat([CLOUDS, CLOUDS], 2)), ValueError, r"points: .* keep the coordinates"),
+        (lambda: build()(CLOUDS.mT), ValueError, r"points: .* in the last dimension"),
     ],
 )
 def test_bad_input_is_named(call, error, says):
