@@ -58,6 +58,7 @@ __all__ = [
     "random_grayscale",
     "random_resized_crop",
     "simclr_augment",
+    "simclr_color",
 ]
 
 # How bright red, green and blue look (ITU-R BT.601), as in torchvision's grayscale.
@@ -106,8 +107,8 @@ def random_resized_crop(
     """
     n, _, height, width = _check_images(images, generator)
     _check_interval(0.0, 1.0, scale=scale)
-    check_positive(**{"scale[0]": scale[0], "ratio[0]": ratio[0]})
     _check_interval(0.0, math.inf, ratio=ratio)
+    check_positive(**{"scale[0]": scale[0], "ratio[0]": ratio[0]})
     check_in_range(0, 1, flip=flip)
     out_height, out_width = (height, width) if size is None else _pair(size, "size")
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from .core.checks import (
+    FLOATING,
     check_batch,
     check_callable,
     check_choice,
@@ -259,8 +260,8 @@ def tolerance(z: Tensor, labels: Tensor) -> Tensor:
 
     Source: Wang and Liu (2021), section 3.4, conditional on equal labels.
     """
-    check_embeddings(z=z)
-    labels = check_labels(labels, len(z))
+    check_shapes(z=(z, "n d"), labels=(labels, "n", int))
+    labels = check_labels(labels)
     unit = normalize(z)
     _, group, counts = labels.to(unit.device).unique(return_inverse=True, return_counts=True)
     pairs = (counts * (counts - 1)).sum()  # ordered pairs
@@ -410,14 +411,16 @@ def _check_probe(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tenso
         raise ValueError(
             f"train_x, test_x: expected equal last dimensions, got {tuple(train_x.shape)} and {tuple(test_x.shape)}"
         )
-    train_y = check_labels(train_y, len(train_x), name="train_y")
-    return train_y.cpu(), check_labels(test_y, len(test_x), name="test_y").cpu()
+    train_y = check_labels(train_y, len(train_x), name="train_y, one a row of train_x")
+    return train_y.cpu(), check_labels(test_y, len(test_x), name="test_y, one a row of test_x").cpu()
 
 
 def _check_scores(name: str, scores: Tensor) -> None:
-    if not isinstance(scores, Tensor) or not scores.is_floating_point():
+    if not isinstance(scores, Tensor) or scores.dtype not in FLOATING:
         got = scores.dtype if isinstance(scores, Tensor) else type(scores).__name__
         raise TypeError(f"{name}: expected a floating tensor, got {got}")
+    if scores.is_meta:
+        raise ValueError(f"{name}: expected a tensor with values, got one on the meta device")
     if scores.ndim != 2 or scores.numel() == 0:
         raise ValueError(f"{name}: expected shape (queries, items), got {tuple(scores.shape)}")
     if scores.isnan().any() or (scores == math.inf).any():
@@ -431,9 +434,10 @@ def _check_relevant(similarity: Tensor, relevant: Tensor) -> Tensor:
         got = relevant.dtype if isinstance(relevant, Tensor) else type(relevant).__name__
         raise TypeError(f"relevant: expected a bool mask (q, n) or an integer index (q,), got {got}")
     if relevant.dtype != torch.bool:
-        relevant = check_labels(relevant, len(similarity), name="relevant", num_classes=similarity.shape[1])
+        name = "relevant, the item of each row of similarity"
+        relevant = check_labels(relevant, len(similarity), name=name, num_classes=similarity.shape[1])
         return torch.nn.functional.one_hot(relevant.to(similarity.device), similarity.shape[1]).bool()
-    check_mask(relevant, tuple(similarity.shape), name="relevant")
+    check_mask(relevant, tuple(similarity.shape), name="relevant, of the shape of similarity")
     if (empty := ~relevant.any(dim=1)).any():
         raise ValueError(f"relevant: expected an item in every row, row {_first(empty)} has none")
     return relevant.to(similarity.device)

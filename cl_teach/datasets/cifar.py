@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.checks import check_choice
+from ..core.checks import check_choice, check_device
 from .common import ImageSet, data_root, from_bytes, through_torchvision
 
 __all__ = ["cifar10"]
@@ -51,6 +51,7 @@ def cifar10(
         ImportError: torchvision (or Pillow, for PNG files) is missing.
     """
     check_choice(("train", "test"), split=split)
+    check_device(device)
     pictures = _pictures(data_root(root), split)
     if pictures:
         images, labels = _read_pictures(pictures, split)

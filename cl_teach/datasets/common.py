@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..core.checks import check_choice, check_type
+from ..core.checks import check_choice, check_device, check_type
 
 __all__ = ["ImageSet", "data_root", "from_bytes", "sha256", "through_torchvision"]
 
@@ -37,6 +37,8 @@ def from_bytes(
     images: np.ndarray, labels: Any, classes: tuple[str, ...], device: torch.device | str | None
 ) -> ImageSet:
     """Turn unsigned bytes ``(n, h, w)`` or ``(n, h, w, channels)`` into an `ImageSet` on ``device``."""
+    check_device(device)
+    check_type(tuple, classes=classes)
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype != np.uint8 or images.ndim not in (3, 4) or images.size == 0:
         raise ValueError(

@@ -7,7 +7,7 @@ import os
 import numpy as np
 import torch
 
-from ..core.checks import check_choice, check_type
+from ..core.checks import check_choice, check_device, check_type
 from .common import ImageSet
 
 __all__ = ["digits"]
@@ -37,6 +37,7 @@ def digits(
     if root is not None:
         check_type((str, os.PathLike), root=root)
     check_choice(("train", "test"), split=split)
+    check_device(device)
     from sklearn.datasets import load_digits  # takes a second, and only this function needs it
 
     data = load_digits()

@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..core.checks import check_choice, check_flag
+from ..core.checks import check_choice, check_device, check_flag
 from .common import MEBIBYTE, ImageSet, data_root, from_bytes, sha256
 
 __all__ = ["fashion_mnist"]
@@ -75,6 +75,7 @@ def fashion_mnist(
         RuntimeError: a file is damaged, or the full set cannot be downloaded.
     """
     check_choice(("train", "test"), split=split)
+    check_device(device)
     check_flag(full=full)
     if full:
         folder, name = data_root(root) / "FashionMNIST" / "raw", "train" if split == "train" else "t10k"

@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_choice, check_count
+from ..core.checks import FLOATING, check_choice, check_count, check_shapes
 
 __all__ = ["MLP", "ConvEncoder", "cifar_resnet18"]
 
@@ -62,12 +62,15 @@ class ConvEncoder(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Encode ``(n, in_channels, image_size, image_size)`` as ``(n, feature_dim)``."""
         wanted = (self.in_channels, self.image_size, self.image_size)
-        _check_images(images)
+        if isinstance(images, Tensor) and not images.is_floating_point():
+            raise TypeError(f"images: expected a floating dtype, got {images.dtype}; use images.float() / 255")
+        images = ready(images, "images", self)
         if images.ndim != 4 or tuple(images.shape[1:]) != wanted:
             raise ValueError(
                 f"images: expected shape (n, {', '.join(map(str, wanted))}), got {tuple(images.shape)}; "
                 f"this encoder was made with in_channels={self.in_channels} and image_size={self.image_size}"
             )
+        _check_rows(len(images) * -((-self.image_size // 8) ** 2), "images", self)
         maps = self.convolutions(images)  # (n, 2 width, side, side)
         return maps.flatten(1)  # (n, feature_dim)
 
@@ -103,8 +106,7 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(n, sizes[0])`` to ``(n, sizes[-1])``."""
-        check_width(x, self.sizes[0], "x")
-        return self.layers(x)
+        return self.layers(of_width(x, self.sizes[0], "x", self))
 
 
 def cifar_resnet18(in_channels: int = 3, *, norm: str = "batch") -> nn.Module:
@@ -142,11 +144,34 @@ def cifar_resnet18(in_channels: int = 3, *, norm: str = "batch") -> nn.Module:
     return network
 
 
-def check_width(x: Tensor, width: int, name: str) -> None:
-    """Check the last dimension of a network's input."""
-    _check_floating(x, name)
+def of_width(x: Tensor, width: int, name: str, network: nn.Module) -> Tensor:
+    """Rows for a network whose first layer takes ``width`` numbers."""
+    x = ready(x, name, network)
     if x.ndim < 2 or x.shape[-1] != width:
         raise ValueError(f"{name}: expected shape (n, {width}), got {tuple(x.shape)}")
+    if x.ndim > 2 and any(isinstance(m, nn.BatchNorm1d | nn.GroupNorm) for m in network.modules()):
+        raise ValueError(f"{name}: expected shape (n, {width}) for this normalization, got {tuple(x.shape)}")
+    _check_rows(len(x), name, network)
+    return x
+
+
+def ready(x: Tensor, name: str, network: nn.Module) -> Tensor:
+    """Floating numbers in the dtype of the network's weights; under autocast torch decides.
+
+    Values are looked at on a CPU only: on a GPU that would make every network wait, and the loss looks at them.
+    """
+    if isinstance(x, Tensor) and not x.is_cpu and not x.is_meta:
+        if x.dtype not in FLOATING:
+            raise TypeError(f"{name}: expected a floating dtype, got {x.dtype}; convert it with .float()")
+    else:
+        check_shapes(**{name: (x, "...")})
+    return x if torch.is_autocast_enabled(x.device.type) else x.to(next(network.parameters()).dtype)
+
+
+def _check_rows(count: int, name: str, network: nn.Module) -> None:
+    """Batch normalization in training divides by the deviation of at least two numbers."""
+    if count < 2 and any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in network.modules()):
+        raise ValueError(f"{name}: expected at least two rows for batch normalization in training, got {count}")
 
 
 def _halve(in_channels: int, out_channels: int, norm: str) -> nn.Sequential:
@@ -174,18 +199,3 @@ def _group_norm(width: int, *, images: bool) -> nn.GroupNorm:
     if not images and width // groups < 2:
         raise ValueError(f"norm: 'group' needs hidden layers of at least 2 units, got {width}")
     return nn.GroupNorm(groups, width)
-
-
-def _check_images(images: Tensor) -> None:
-    if isinstance(images, Tensor) and not images.is_floating_point():
-        raise TypeError(f"images: expected a floating dtype, got {images.dtype}; use images.float() / 255")
-    _check_floating(images, "images")
-
-
-def _check_floating(x: Tensor, name: str) -> None:
-    if not isinstance(x, Tensor):
-        raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
-    if not x.is_floating_point():
-        raise TypeError(f"{name}: expected a floating dtype, got {x.dtype}; convert it with .float()")
-    if x.numel() == 0:
-        raise ValueError(f"{name}: expected at least one element, got shape {tuple(x.shape)}")

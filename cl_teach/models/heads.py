@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from ..core.checks import check_count
-from .encoders import MLP, check_width
+from .encoders import MLP, of_width
 
 __all__ = ["PredictionHead", "ProjectionHead"]
 
@@ -36,8 +36,7 @@ class ProjectionHead(nn.Module):
 
     def forward(self, features: Tensor) -> Tensor:
         """Project ``(n, in_dim)`` to ``(n, out_dim)``."""
-        check_width(features, self.mlp.sizes[0], "features")
-        return self.mlp(features)
+        return self.mlp.layers(of_width(features, self.mlp.sizes[0], "features", self))
 
 
 class PredictionHead(nn.Module):
@@ -64,5 +63,4 @@ class PredictionHead(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """Predict ``(n, dim)`` from ``(n, dim)``."""
-        check_width(embeddings, self.mlp.sizes[0], "embeddings")
-        return self.mlp(embeddings)
+        return self.mlp.layers(of_width(embeddings, self.mlp.sizes[0], "embeddings", self))

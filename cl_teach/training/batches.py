@@ -96,7 +96,7 @@ class TensorSource:
     def __init__(self, tensors: tuple[Tensor, ...], batch_size: int, seed: int, where: torch.device) -> None:
         self.rows, self.batch_size = len(tensors[0]), batch_size
         check_batch(self.rows, batch_size, name="data", why=f"to fill one batch of batch_size={batch_size}")
-        self.tensors = tuple(x.to(where) for x in tensors)
+        self.tensors = tuple(x.detach().to(where) for x in tensors)
         self.order = Generator(where).manual_seed(seed)
         self.generators, self.steps = [self.order], self.rows // batch_size
 

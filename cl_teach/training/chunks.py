@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint, set_checkpoint_early_stop
 
-from ..core.checks import check_count, check_flag, check_module, check_type
+from ..core.checks import check_count, check_embeddings, check_flag, check_module, check_type
 from .generators import generators_of, rewound
 
 __all__ = ["in_chunks"]
@@ -49,6 +49,8 @@ def in_chunks(network: nn.Module, inputs: Tensor, chunk: int, *, freeze_statisti
     check_flag(freeze_statistics=freeze_statistics)
     if inputs.ndim == 0 or len(inputs) == 0:
         raise ValueError(f"inputs: expected at least one row, got shape {tuple(inputs.shape)}")
+    if inputs.is_floating_point() and inputs.is_cpu:  # on a GPU it would make every step wait; the loss looks at them
+        check_embeddings(ndim=inputs.ndim, inputs=inputs)
     normalizing = _batch_normalization(network)
     if normalizing and not freeze_statistics:
         name = next(iter(normalizing))
@@ -61,7 +63,14 @@ def in_chunks(network: nn.Module, inputs: Tensor, chunk: int, *, freeze_statisti
 
     def embed(rows: Tensor) -> Tensor:
         with _evaluating(list(normalizing.values())):
-            return network(rows)
+            try:
+                return network(rows)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:
+                raise ValueError(
+                    f"inputs: the network does not take rows of shape {tuple(rows.shape)} and {rows.dtype} ({error})"
+                ) from error
 
     embeddings = []
     for i, rows in enumerate(inputs.split(chunk)):

@@ -266,18 +266,30 @@ def pretrain(
         check_count(chunk=chunk)
     elif freeze_statistics:
         raise ValueError("freeze_statistics: it belongs to chunk=; for a whole batch freeze the layers with .eval()")
-    pictures = check_pictures(images, augment, transform)
+    pictures = check_pictures(images, augment, transform, options.get("batch_size"))
 
     generator = torch.Generator(device()).manual_seed(int(seed) + (1_000_003 * (rank() + 1) if world_size() > 1 else 0))
     network: nn.Module = nn.Sequential(encoder, head)
     if world_size() > 1 and torch.cuda.is_available():
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
     embed: Any = torch.compile(network) if compile else network
 
     def step(*batch: Any) -> Any:
         # Both views in one pass: they share the statistics of batch normalization.
         views = two_views(batch, augment, generator)
-        z = embed(views) if chunk is None else in_chunks(embed, views, chunk, freeze_statistics=freeze_statistics)
+        if dtype is not None:
+            views = views.to(dtype)
+        try:
+            z = embed(views) if chunk is None else in_chunks(embed, views, chunk, freeze_statistics=freeze_statistics)
+        except torch.OutOfMemoryError:
+            raise
+        except (RuntimeError, ValueError) as error:
+            if isinstance(error, ValueError) and not str(error).startswith("inputs"):
+                raise
+            raise ValueError(
+                f"images: encoder and head do not take views of shape {tuple(views.shape)} and {views.dtype} ({error})"
+            ) from error
         z1, z2 = z.float().chunk(2) if z.dtype.itemsize < 4 else z.chunk(2)
         return loss(gather(z1), gather(z2))
 
@@ -337,6 +349,8 @@ def checked_loss(loss_fn: Callable[..., Any], batch: tuple[Any, ...], module: nn
     loss = result[0] if isinstance(result, tuple) and result else result
     if not isinstance(loss, Tensor):
         raise TypeError(f"loss_fn: expected a scalar tensor or a tuple that begins with it, got {type(loss).__name__}")
+    if not loss.is_floating_point():
+        raise TypeError(f"loss_fn: expected a floating loss, got {loss.dtype}")
     if loss.ndim > 0:
         raise ValueError(f"loss_fn: expected a scalar, got shape {tuple(loss.shape)}; take its mean")
     if not loss.requires_grad:

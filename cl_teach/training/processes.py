@@ -25,7 +25,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..core.checks import check_positive, check_type
+from ..core.checks import check_embeddings, check_positive, check_type
 
 __all__ = ["gather", "process_group"]
 
@@ -73,6 +73,7 @@ def gather(z: Tensor) -> Tensor:
         ``(W n, d)``; ``z`` itself in a program that runs alone.
     """
     check_type(Tensor, z=z)
+    check_embeddings(ndim=z.ndim, z=z)
     return _Gather.apply(z) if world_size() > 1 else z
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ..core.checks import check_callable, check_embeddings
+from ..core.checks import check_batch, check_callable, check_count, check_embeddings
 
 __all__ = ["TwoViews"]
 
@@ -46,7 +46,7 @@ class TwoViews(Dataset[Any]):
         return self.transform(image), self.transform(image)
 
 
-def check_pictures(images: Any, augment: Any, transform: Any) -> Any:
+def check_pictures(images: Any, augment: Any, transform: Any, batch_size: Any) -> Any:
     """What `fit` takes, after a look at what came; what cannot work is answered with what to write instead."""
     for name, call in {"augment": augment, "transform": transform}.items():
         if call is not None:
@@ -77,6 +77,10 @@ def check_pictures(images: Any, augment: Any, transform: Any) -> Any:
         raise TypeError(
             f"images: expected a torch.Tensor, a Dataset or a DataLoader, got {type(images).__name__}{hint}"
         )
+    if batch_size is not None and hasattr(images, "__len__"):
+        check_count(batch_size=batch_size)
+        rows = len(images) if not isinstance(images, Tensor) or images.ndim else 0
+        check_batch(rows, batch_size, name="images", why=f"to fill one batch of batch_size={batch_size}")
     pictures: Any = images if transform is None else TwoViews(images, transform)
     if isinstance(pictures, Dataset) and hasattr(pictures, "__getitem__") and hasattr(pictures, "__len__"):
         if len(cast(Sized, pictures)) == 0:
@@ -131,7 +135,7 @@ def _check_item(item: Any, augment: Any, transform: Any) -> None:
     pair = image if isinstance(image, tuple | list) else (item[:2] if isinstance(item, tuple | list) else ())
     if len(pair) == 2 and all(isinstance(x, Tensor) and x.is_floating_point() and x.ndim > 1 for x in pair):
         return
-    where = "transform: its result" if transform is not None else "images: an item of the Dataset"
+    where = "images: the result of transform" if transform is not None else "images: an item of the Dataset"
     if not isinstance(image, Tensor) or not image.is_floating_point():
         came = f"a tensor of {image.dtype}" if isinstance(image, Tensor) else f"a {type(image).__name__}"
         raise TypeError(f"{where} is {came}, but a floating tensor is needed; transform={TO_TENSOR} makes one")

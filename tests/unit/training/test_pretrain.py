@@ -169,7 +169,7 @@ def pil_item():
             lambda: Labeled(pictures()),
             {"transform": lambda x: (255 * x).byte()},
             TypeError,
-            "transform: its result is a tensor of torch.uint8",
+            "images: the result of transform is a tensor of torch.uint8",
         ),
         (
             lambda: DataLoader(Labeled(pictures()), 12),
