@@ -63,23 +63,18 @@ from ..core.regression import regression_loss
 from ..core.similarity import normalize, self_mask
 from ..core.teacher import MomentumTeacher
 from ..models.apply import apply_network
+from ..models.foreground import Foreground, foreground_ratio, project
 
 __all__ = [
-    "Foreground",
     "GenView",
     "GenViewTerms",
     "Quality",
     "draw_choice",
-    "fit_foreground",
-    "foreground_ratio",
     "generate_variations",
     "insert_generated",
     "noise_level",
     "pair_quality",
-    "patch_tokens",
     "pool_patches",
-    "principal_direction",
-    "project",
     "quality_weights",
     "soft_masks",
     "weighted_moco_loss",
@@ -87,68 +82,6 @@ __all__ = [
 ]
 
 EPS = 1e-7  # keeps the masks of constant tokens finite, as released
-
-
-@full_precision
-def principal_direction(tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """First principal direction ``(D,)`` of ``(n, D)`` tokens, its largest entry positive, and their mean ``(D,)``."""
-    check_shapes(tokens=(tokens, "n d"))
-    check_batch(len(tokens), 2, name="tokens", why="to vary")
-    mean = tokens.mean(0)
-    centered = tokens - mean
-    largest = centered.abs().amax()
-    centered = centered / torch.where(largest > 0, largest, 1.0)  # squares of any numbers then stay in range
-    direction = torch.linalg.eigh(centered.mT @ centered).eigenvectors[:, -1]  # eigenvalues ascend
-    return direction * direction[direction.abs().argmax()].sign(), mean
-
-
-@full_precision
-def project(tokens: Tensor, direction: Tensor) -> Tensor:
-    """Projections ``(...)`` of ``(..., D)`` tokens, uncentered, on a ``(D,)`` direction."""
-    check_shapes(tokens=(tokens, "... d"), direction=(direction, "d"))
-    result = tokens @ direction
-    if not torch.compiler.is_compiling() and not torch.isfinite(result).all():
-        raise ValueError("tokens, direction: their products leave the range of the dtype")
-    return result
-
-
-class Foreground(NamedTuple):
-    """What tells foreground: the direction ``(D,)`` and the threshold of a projection on it, a scalar."""
-
-    direction: Tensor
-    threshold: Tensor
-
-
-@full_precision
-def fit_foreground(tokens: Tensor, background: Tensor, share: float = 0.35) -> Foreground:
-    """Fit direction and threshold on the tokens of many images; the sign of the direction comes from ``background``.
-
-    Args:
-        tokens: ``(n, P, D)``.
-        background: ``(P,)`` boolean, places that show mostly background (the border of a picture).
-        share: of all tokens that are to be foreground.
-    """
-    check_shapes(tokens=(tokens, "n p d"), background=(background, "p", bool))
-    check_in_range(0, 1, share=share)
-    if background.all() or not background.any():
-        raise ValueError("background: expected some places that are true and some that are not")
-    direction, _ = principal_direction(tokens.flatten(0, 1))
-    projections = project(tokens, direction)  # (n, P)
-    if projections[:, background].mean() > projections[:, ~background].mean():
-        direction, projections = -direction, -projections
-    return Foreground(direction, projections.flatten().quantile(1 - share))
-
-
-@full_precision
-def foreground_ratio(tokens: Tensor, foreground: Foreground) -> Tensor:
-    """Share ``(n,)`` of an image's patches, ``(n, P, D)`` tokens, whose projection exceeds the threshold."""
-    check_type(Foreground, foreground=foreground)
-    direction, threshold = foreground
-    check_shapes(
-        tokens=(tokens, "n p d"),
-        **{"foreground.direction": (direction, "d"), "foreground.threshold": (threshold, "")},
-    )
-    return (project(tokens, direction) > threshold).to(tokens.dtype).mean(1)
 
 
 def noise_level(
@@ -373,15 +306,6 @@ def insert_generated(images: Tensor, generated: Tensor, choice: Tensor) -> tuple
     choice = check_labels(choice, len(images), name="choice", num_classes=3)
     first, second = (torch.where((choice == k)[:, None, None, None], generated, images) for k in (1, 2))
     return first, second
-
-
-def patch_tokens(images: Tensor, patch: int = 4) -> Tensor:
-    """The smallest patch encoder: ``(n, c, h, w)`` images to ``(n, P, c * patch**2)`` pixels, row by row."""
-    check_shapes(images=(images, "n c h w"))
-    check_count(1, min(images.shape[2:]), patch=patch)
-    if images.shape[2] % patch or images.shape[3] % patch:
-        raise ValueError(f"images: expected sides divisible by patch={patch}, got {tuple(images.shape[2:])}")
-    return nn.functional.unfold(images, patch, stride=patch).mT
 
 
 class GenViewTerms(NamedTuple):

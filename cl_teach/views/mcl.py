@@ -29,14 +29,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 
 from ..core.checks import (
-    check_batch,
     check_callable,
     check_count,
     check_generator,
@@ -46,18 +44,17 @@ from ..core.checks import (
     check_shapes,
     check_type,
 )
+from ..core.clusters import cluster_directions, pure_batches
 from ..core.contrast import check_scale, check_temperature, reduce, softmax_contrast
-from ..core.draws import draw_seed
 from ..core.precision import full_precision
 from ..core.similarity import normalize, other_view_mask, same_label_mask, self_mask
 from ..models.apply import apply_network
+from ..models.weights_only import WeightsOnly
 
 __all__ = [
     "Multistage",
     "PairStage",
-    "PureBatches",
     "Stage",
-    "cluster_directions",
     "combine_labels",
     "group_means",
     "integrate",
@@ -66,7 +63,6 @@ __all__ = [
     "pure_batches",
 ]
 
-RESTARTS = 3  # of k-means, of which the best is taken
 LOG_SCALE, HIGHEST_LOG_SCALE = math.log(1 / 0.07), math.log(100)  # CLIP's start and limit
 
 
@@ -94,28 +90,6 @@ def combine_labels(stage_labels: Tensor, clusters: int) -> Tensor:
         combined = clusters * combined + labels
         rows.append(combined)
     return torch.stack(rows)
-
-
-def cluster_directions(
-    features: Tensor, clusters: int, *, generator: torch.Generator | None = None
-) -> tuple[Tensor, Tensor]:
-    """K-means on unit features.
-
-    Args:
-        features: ``(n, d)`` of the whole training set, without augmentation, any scale (normalized here).
-        clusters: K, at most n.
-        generator: of the start; another one may find other clusters.
-
-    Returns:
-        ``(n,)`` clusters and ``(K, d)`` centers.
-    """
-    check_shapes(features=(features, "n d"))
-    check_count(clusters=clusters)
-    check_batch(len(features), clusters, name="features", why=f"for clusters={clusters}")
-    unit = normalize(features.detach().double()).cpu().numpy()
-    found = KMeans(clusters, n_init=RESTARTS, random_state=draw_seed(generator)).fit(unit)
-    labels = torch.from_numpy(found.labels_).long().to(features.device)
-    return labels, torch.from_numpy(found.cluster_centers_).to(features)
 
 
 @full_precision
@@ -182,49 +156,6 @@ def group_means(losses: Tensor, labels: Tensor) -> Tensor:
     check_shapes(losses=(losses, "n"), labels=(labels, "n", int))
     _, group, count = check_labels(labels).unique(return_inverse=True, return_counts=True)
     return losses.new_zeros(len(count)).index_add(0, group, losses) / count
-
-
-class PureBatches(NamedTuple):
-    """An epoch of batches that hold one label each.
-
-    Attributes:
-        rows: ``(m, B)`` which samples meet, no sample twice.
-        labels: ``(m,)`` the label of each batch.
-        dropped: ``(k,)`` samples that found no full batch.
-    """
-
-    rows: Tensor
-    labels: Tensor
-    dropped: Tensor
-
-
-def pure_batches(labels: Tensor, batch_size: int, *, generator: torch.Generator | None = None) -> PureBatches:
-    """Shuffle inside each label, cut into full batches, drop the rest, visit the labels in turn.
-
-    Args:
-        labels: ``(n,)`` combined labels.
-        batch_size: B, at most the size of the largest group.
-        generator: source of the order.
-
-    Source: Zhang et al. (2024), released batch sampler, one process.
-    """
-    check_shapes(labels=(labels, "n", int))
-    labels = check_labels(labels)
-    check_count(batch_size=batch_size)
-    check_generator(generator)
-    where = labels.device if generator is None else generator.device
-    shuffled = torch.randperm(len(labels), generator=generator, device=where).to(labels.device)
-    groups = [shuffled[labels[shuffled] == y] for y in labels.unique()]  # increasing label order
-    cut = [group[: len(group) // batch_size * batch_size].view(-1, batch_size) for group in groups]
-    rounds = max(len(batches) for batches in cut)
-    if rounds == 0:
-        largest = max(len(group) for group in groups)
-        raise ValueError(
-            f"batch_size: expected at most {largest}, the size of the largest group of labels, got {batch_size}"
-        )
-    rows = torch.stack([batches[r] for r in range(rounds) for batches in cut if r < len(batches)])
-    rest = torch.cat([group[batches.numel() :] for group, batches in zip(groups, cut, strict=True)])
-    return PureBatches(rows, labels[rows[:, 0]], rest)
 
 
 def integrate(features: Sequence[Tensor]) -> Tensor:
@@ -474,28 +405,10 @@ class Multistage(nn.Module):
                 start = f"{prefix}{name}.{stage}."
                 weights = {key.removeprefix(start): x for key, x in state_dict.items() if key.startswith(start)}
                 if weights or (name == "encoders"):
-                    encoder = _WeightsOnly(weights) if make is None else make()
+                    encoder = WeightsOnly(weights) if make is None else make()
                     getattr(self, name).append(encoder.eval().requires_grad_(False))
             stage += 1
         super()._load_from_state_dict(state_dict, prefix, *rest)
-
-
-class _WeightsOnly(nn.Module):
-    """The weights of an encoder whose network is not known here, under their names."""
-
-    def __init__(self, weights: dict[str, Tensor]) -> None:
-        super().__init__()
-        for name, x in weights.items():
-            *path, leaf = name.split(".")
-            owner: nn.Module = self
-            for part in path:
-                if part not in owner._modules:
-                    owner.add_module(part, nn.Module())
-                owner = owner.get_submodule(part)
-            owner.register_buffer(leaf, torch.zeros_like(x))
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        raise RuntimeError("this stage was loaded without its network: pass make_encoder to the constructor")
 
 
 def _check_label_range(stages: int, clusters: int) -> None:

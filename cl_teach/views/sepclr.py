@@ -42,6 +42,7 @@ from ..core.checks import (
     check_in_range,
     check_labels,
     check_module,
+    check_same_length,
     check_shapes,
     finite_result,
 )
@@ -287,9 +288,8 @@ class SepCLR(nn.Module):
         """Compare two views ``(N, ...)`` of samples with ``(N,)`` labels, 1 for a target; nothing is drawn."""
         check_shapes(view1=(view1, "... k"), view2=(view2, "... k"))
         check_generator(generator)
-        if view1.shape != view2.shape:
-            raise ValueError(f"view2: expected shape {tuple(view1.shape)} as view1, got {tuple(view2.shape)}")
-        labels = check_labels(labels, len(view1), num_classes=2)
+        check_same_length(view1=view1, view2=view2, labels=labels)
+        labels = check_labels(labels, num_classes=2)
         (c1, s1), (c2, s2) = self.codes(view1), self.codes(view2)
         return sepclr(c1, c2, s1, s2, labels, self.temperature, **self.weights)
 

@@ -5,16 +5,18 @@ from __future__ import annotations
 import torch
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.views.adainf import (
-    copy_pairs_per_batch,
+from cl_teach.core.augmentation_graph import (
     labeling_error,
     laplacian_eigenvalues,
-    mix_real_and_generated,
     natural_weights,
-    nt_xent_with_ids,
-    real_share,
     real_weights,
     total_variation,
+)
+from cl_teach.views.adainf import (
+    copy_pairs_per_batch,
+    mix_real_and_generated,
+    nt_xent_with_ids,
+    real_share,
 )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from helpers import UnknownQuantity, gradients, with_grad
 
+from cl_teach.models.foreground import (
+    principal_direction,
+    project,
+)
 from cl_teach.views.genview import (
     noise_level,
     pair_quality,
     pool_patches,
-    principal_direction,
-    project,
     quality_weights,
     soft_masks,
     weighted_moco_loss,

@@ -7,7 +7,16 @@ import math
 from helpers import UnknownQuantity, gradients, with_grad
 
 from cl_teach.core import cosine_similarity
-from cl_teach.views.mcl import combine_labels, group_means, integrate, mcl_clip, mcl_nt_xent, pure_batches
+from cl_teach.core.clusters import (
+    pure_batches,
+)
+from cl_teach.views.mcl import (
+    combine_labels,
+    group_means,
+    integrate,
+    mcl_clip,
+    mcl_nt_xent,
+)
 
 
 def mcl(quantity, inputs, params):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from helpers import UnknownQuantity, gradients, with_grad
 from torch.nn import functional as F
 
-from cl_teach.views.pixpro import pix_contrast, positive_cells, propagate_cells
+from cl_teach.core.crop_geometry import positive_cells
+from cl_teach.views.pixpro import pix_contrast, propagate_cells
 from cl_teach.views.pixpro import pixpro as pixpro_loss
 
 

@@ -9,6 +9,14 @@ from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import normalize, nt_xent
+from cl_teach.core.augmentation_graph import (
+    gaussian_augmentation,
+    labeling_error,
+    laplacian_eigenvalues,
+    natural_weights,
+    real_weights,
+    total_variation,
+)
 from cl_teach.datasets import draw_intervals
 from cl_teach.models import MLP
 from cl_teach.views.adainf import (
@@ -20,15 +28,9 @@ from cl_teach.views.adainf import (
     copy_pairs_per_batch,
     draw_batches,
     draw_view,
-    gaussian_augmentation,
-    labeling_error,
-    laplacian_eigenvalues,
     mix_real_and_generated,
-    natural_weights,
     nt_xent_with_ids,
     real_share,
-    real_weights,
-    total_variation,
 )
 
 Z1, Z2 = draw(5, 4), draw(5, 4, seed=1)

@@ -21,6 +21,7 @@ from cl_teach.models import (
     SubjectReader,
     TranslatorTrainer,
     VariationGenerator,
+    foreground,
 )
 from cl_teach.views import adainf, cdvg, customcontrast, genview, hydra, mcl, pixpro, scatsimclr, sepclr
 
@@ -39,7 +40,7 @@ def shake(x, generator):
 
 
 def gen_view(host):
-    direction = genview.fit_foreground(genview.patch_tokens(IMAGES), torch.arange(9) != 4).direction
+    direction = foreground.fit_foreground(foreground.patch_tokens(IMAGES), torch.arange(9) != 4).direction
     patches = nn.Sequential(nn.Conv2d(1, 16, 4, 4), nn.BatchNorm2d(16), nn.Flatten(2))
     turned = nn.Sequential(patches, nn.Unflatten(2, (9,)), _Swap())
     return genview.GenView(flat(144), nn.Linear(16, 6), MLP([6, 8, 6]), turned, direction, host=host, gamma=3.0)

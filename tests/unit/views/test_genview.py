@@ -10,19 +10,21 @@ from unit_helpers import draw
 
 from cl_teach.datasets import draw_scenes
 from cl_teach.models import MLP, VariationGenerator
-from cl_teach.views.genview import (
+from cl_teach.models.foreground import (
     Foreground,
-    GenView,
-    draw_choice,
     fit_foreground,
     foreground_ratio,
+    patch_tokens,
+    principal_direction,
+)
+from cl_teach.views.genview import (
+    GenView,
+    draw_choice,
     generate_variations,
     insert_generated,
     noise_level,
     pair_quality,
-    patch_tokens,
     pool_patches,
-    principal_direction,
     quality_weights,
     soft_masks,
     weighted_moco_loss,

@@ -9,6 +9,10 @@ from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import clip_loss, cosine_similarity, normalize, nt_xent
+from cl_teach.core.clusters import (
+    cluster_directions,
+    pure_batches,
+)
 from cl_teach.datasets import draw_two_features
 from cl_teach.evaluation import linear_probe
 from cl_teach.models import MLP
@@ -17,13 +21,11 @@ from cl_teach.views.mcl import (
     Multistage,
     PairStage,
     Stage,
-    cluster_directions,
     combine_labels,
     group_means,
     integrate,
     mcl_clip,
     mcl_nt_xent,
-    pure_batches,
 )
 
 Z1, Z2 = draw(7, 4), draw(7, 4, seed=1)

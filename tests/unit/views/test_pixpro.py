@@ -8,16 +8,18 @@ from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import normalize
-from cl_teach.views.pixpro import (
-    PixelPropagation,
-    PixPro,
+from cl_teach.core.crop_geometry import (
     cell_centers,
     crop,
     draw_boxes,
+    positive_cells,
+)
+from cl_teach.views.pixpro import (
+    PixelPropagation,
+    PixPro,
     momentum_at,
     pix_contrast,
     pixpro,
-    positive_cells,
     propagate_cells,
 )
 
