@@ -7,6 +7,7 @@ not do quite what one does. Group normalization treats every row by itself.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from functools import partial
 
@@ -70,7 +71,7 @@ class ConvEncoder(nn.Module):
                 f"images: expected shape (n, {', '.join(map(str, wanted))}), got {tuple(images.shape)}; "
                 f"this encoder was made with in_channels={self.in_channels} and image_size={self.image_size}"
             )
-        _check_rows(len(images) * -((-self.image_size // 8) ** 2), "images", self)
+        _check_rows(len(images) * math.ceil(self.image_size / 8) ** 2, "images", self)
         maps = self.convolutions(images)  # (n, 2 width, side, side)
         return maps.flatten(1)  # (n, feature_dim)
 
