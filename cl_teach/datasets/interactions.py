@@ -20,7 +20,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_in_range, check_positive
+from ..core.checks import check_count, check_device, check_entries, check_in_range, check_numbers, check_type
 
 __all__ = ["CommunityGraph", "Interactions", "ItemSequences", "community_graph", "interactions", "item_sequences"]
 
@@ -104,17 +104,17 @@ def interactions(
     Returns:
         The matrix, split, with its ground truth.
 
-    Raises:
-        TypeError: not numbers.
-        ValueError: a count below 1, fewer users or items than groups, a chance or share outside [0, 1], ``pareto`` not
-            above 1, or no room for the spurious meetings.
     """
-    check_positive(users=users, items=items, groups=groups)
+    check_count(users=users, items=items, groups=groups)
     check_in_range(0, 1, inside=inside, outside=outside, spurious=spurious, held_out=held_out)
+    check_count(0, seed=seed)
+    check_device(device)
     if min(users, items) < groups:
         raise ValueError(f"groups: expected at most as many as users and items, got {groups} of {users} and {items}")
-    if pareto is not None and not pareto > 1:
-        raise ValueError(f"pareto: expected a shape above 1 (the mean must exist), got {pareto:g}")
+    if pareto is not None:
+        check_in_range(1, float("inf"), pareto=pareto)
+        if pareto == 1:
+            raise ValueError("pareto: expected a shape above 1 (the mean must exist), got 1")
     generator = torch.Generator().manual_seed(seed)
 
     def uniform(*shape: int) -> Tensor:
@@ -163,18 +163,22 @@ def community_graph(
     Returns:
         Edges in both directions, attributes and blocks; no self-loops.
 
-    Raises:
-        TypeError: not numbers.
-        ValueError: an empty block, densities that do not fit the blocks, a chance outside [0, 1].
     """
+    check_type((list, tuple), sizes=sizes)
     if not sizes:
         raise ValueError("sizes: expected at least one block, got none")
-    check_positive(features=features, **{f"sizes[{i}]": s for i, s in enumerate(sizes)})
-    densities = torch.as_tensor(inside, dtype=torch.float64)
-    densities = densities.expand(len(sizes)) if densities.ndim == 0 else densities
+    check_count(features=features, **{f"sizes[{i}]": s for i, s in enumerate(sizes)})
+    if isinstance(inside, list | tuple):
+        densities = check_numbers("inside", inside)
+    else:
+        check_in_range(0, 1, inside=inside)
+        densities = torch.full((len(sizes),), float(inside), dtype=torch.float64)
     if len(densities) != len(sizes):
         raise ValueError(f"inside: expected one density or {len(sizes)}, one a block, got {len(densities)}")
-    check_in_range(0, 1, inside=densities, outside=outside, on=on, off=off)
+    check_entries(0, 1, inside=densities)
+    check_in_range(0, 1, outside=outside, on=on, off=off)
+    check_count(0, seed=seed)
+    check_device(device)
     generator = torch.Generator().manual_seed(seed)
 
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(list(sizes)))  # (n,)
@@ -218,12 +222,11 @@ def item_sequences(
     Returns:
         Sequences, the next item of each, and the topics.
 
-    Raises:
-        TypeError: not numbers.
-        ValueError: a count below 1, ``items`` no multiple of ``topics``, a chance outside [0, 1].
     """
-    check_positive(n=n, items=items, topics=topics, length=length)
+    check_count(n=n, items=items, topics=topics, length=length)
     check_in_range(0, 1, stay=stay, follow=follow)
+    check_count(0, seed=seed)
+    check_device(device)
     if items % topics:
         raise ValueError(f"items: expected a multiple of topics={topics}, got {items}")
     generator = torch.Generator().manual_seed(seed)

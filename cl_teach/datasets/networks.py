@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_in_range, check_positive
+from ..core.checks import check_count, check_device, check_in_range
 
 __all__ = [
     "AttributedInteractions",
@@ -26,6 +26,10 @@ __all__ = [
     "item_bundles",
     "paper_network",
 ]
+
+# Of a signal or noise.
+LARGEST = 1e6
+LIKES, CLICKS = 0.4, 0.03  # chance that a user clicks an item of the preferred style, and another
 
 
 class PaperNetwork(NamedTuple):
@@ -120,14 +124,13 @@ def paper_network(
     Returns:
         Features, links and the classes of the papers.
 
-    Raises:
-        TypeError: not numbers.
-        ValueError: a count below 1, fewer nodes than classes, a chance outside [0, 1], a negative signal.
     """
-    check_positive(papers=papers, authors=authors, subjects=subjects, classes=classes)
-    check_positive(written_by=written_by, features=features)
+    check_count(papers=papers, authors=authors, subjects=subjects, classes=classes)
+    check_count(written_by=written_by, features=features)
     check_in_range(0, 1, inside=inside)
-    check_in_range(0, float("inf"), paper_signal=paper_signal, author_signal=author_signal)
+    check_count(0, seed=seed)
+    check_device(device)
+    check_in_range(0, LARGEST, paper_signal=paper_signal, author_signal=author_signal)
     if min(papers, authors, subjects) < classes:
         few = min(papers, authors, subjects)
         raise ValueError(f"classes: expected at most as many as nodes of any type, {few}, got {classes}")
@@ -183,12 +186,11 @@ def attributed_interactions(
     Returns:
         Fields, the truth, and what is known of it.
 
-    Raises:
-        TypeError: not numbers.
-        ValueError: a count below 1, more informative fields than fields, a share outside [0, 1].
     """
-    check_positive(users=users, items=items, fields=fields, values=values, informative=informative, met=met)
+    check_count(users=users, items=items, fields=fields, values=values, informative=informative, met=met)
     check_in_range(0, 1, cold=cold)
+    check_count(0, seed=seed)
+    check_device(device)
     if informative > fields:
         raise ValueError(f"informative: expected at most fields={fields}, got {informative}")
     generator = torch.Generator().manual_seed(seed)
@@ -242,16 +244,20 @@ def item_bundles(
     Returns:
         Items and bundles.
 
-    Raises:
-        TypeError: not numbers.
-        ValueError: a count below 1, styles with fewer items than the largest bundle, a share outside [0, 1].
     """
-    check_positive(items=items, styles=styles, bundles=bundles, smallest=smallest, largest=largest)
-    check_positive(features=features, users=users, rank=rank)
+    check_count(items=items, styles=styles, bundles=bundles, smallest=smallest, largest=largest)
+    check_count(features=features, users=users, rank=rank)
+    check_count(0, held_out=held_out, seed=seed)
     check_in_range(0, 1, cold=cold)
-    check_in_range(0, float("inf"), held_out=held_out, noise=noise)
-    check_in_range(smallest, items // styles, largest=largest)
-    check_in_range(1, min(users, items), rank=rank)
+    check_in_range(0, LARGEST, noise=noise)
+    check_device(device)
+    if not smallest <= largest <= items // styles:
+        raise ValueError(
+            f"smallest, largest, items, styles: expected at most as many items in a bundle as a style has, "
+            f"{items // styles}, got {smallest} to {largest}"
+        )
+    if rank > min(users, items):
+        raise ValueError(f"rank, users, items: expected a rank of at most {min(users, items)}, got {rank}")
     generator = torch.Generator().manual_seed(seed)
     style = torch.arange(items) % styles
     views = []
@@ -259,7 +265,7 @@ def item_bundles(
         means = torch.randn(styles, features, generator=generator)
         views.append(means[style] + noise * torch.randn(items, features, generator=generator))
     taste = torch.randint(styles, (users,), generator=generator)
-    chance = torch.where(taste[:, None] == style[None, :], 0.4, 0.03)
+    chance = torch.where(taste[:, None] == style[None, :], LIKES, CLICKS)
     clicks = (torch.rand(users, items, generator=generator) < chance).double()
     _, s, vh = torch.linalg.svd(clicks, full_matrices=False)
     signs = vh[:rank].gather(1, vh[:rank].abs().argmax(1, keepdim=True)).sign()  # a factor's sign is arbitrary: fix it

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_batch, check_in_range, check_positive
+from ..core.checks import check_count, check_device, check_in_range
 
 __all__ = ["Preferences", "planted_preferences"]
 
@@ -54,14 +54,13 @@ def planted_preferences(
         seed: of all draws, on the CPU.
         device: where the tensors go.
 
-    Raises:
-        TypeError: not numbers.
-        ValueError: a count too small, a share outside [0, 1].
     """
-    check_positive(n=n)
-    check_batch(vocabulary, 5, name="vocabulary", why="(start, marker, good, bad and a word)")
-    check_batch(length, 2, name="length", why="(the marker and the token after it)")
+    check_count(n=n)
+    check_count(5, vocabulary=vocabulary)  # start, marker, good, bad and a word
+    check_count(2, length=length)  # the marker and the token after it
     check_in_range(0, 1, flipped=flipped)
+    check_count(0, seed=seed)
+    check_device(device)
     generator = torch.Generator().manual_seed(seed)
     responses = torch.randint(4, vocabulary, (2, n, length), generator=generator)
     key = torch.randint(0, length - 1, (2, n, 1), generator=generator)

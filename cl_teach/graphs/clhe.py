@@ -44,16 +44,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.checks import (
-    check_batch,
+    check_callable,
     check_choice,
-    check_embeddings,
+    check_count,
+    check_entries,
+    check_flag,
+    check_generator,
     check_in_range,
     check_labels,
-    check_mask,
     check_positive,
-    check_same_shape,
+    check_shapes,
+    check_type,
+    finite_result,
 )
-from ..core.contrast import softmax_contrast
+from ..core.contrast import REDUCTIONS, check_temperature, softmax_contrast
+from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, normalize, self_mask
 from ..models.encoders import MLP
 
@@ -72,6 +77,10 @@ __all__ = [
     "released_part",
 ]
 
+AUGMENTATIONS = ("drop", "noise", "dropout", "none")
+# Squares of such numbers, summed, stay in the range of float32.
+LARGEST = 1e12
+
 
 class CLHETerms(NamedTuple):
     """The weighted ``loss``, its three parts, scalars; ``vectors (B, d)`` of the bundles, ``scores (B, n)``."""
@@ -84,15 +93,12 @@ class CLHETerms(NamedTuple):
     scores: Tensor
 
 
+@full_precision
 def one_way_contrast(anchors: Tensor, candidates: Tensor, temperature: float, *, reduction: str = "mean") -> Tensor:
-    """Each anchor ``(K, d)`` finds its own row among all candidates ``(K, d)``, by cosine; 0 for a single row.
-
-    Raises:
-        TypeError, ValueError: not floating, shapes differ, NaN, temperature not positive.
-    """
-    check_embeddings(anchors=anchors, candidates=candidates)
-    check_same_shape(anchors=anchors, candidates=candidates)
-    check_positive(temperature=temperature)
+    """Each anchor ``(K, d)`` finds its own row among all candidates ``(K, d)``, by cosine; 0 for a single row."""
+    check_shapes(anchors=(anchors, "K d"), candidates=(candidates, "K d"))
+    check_temperature(temperature)
+    check_choice(REDUCTIONS, reduction=reduction)
     logits = cosine_similarity(anchors, candidates) / temperature  # (K, K)
     return softmax_contrast(logits, self_mask(len(logits), logits.device), reduction=reduction)
 
@@ -100,29 +106,40 @@ def one_way_contrast(anchors: Tensor, candidates: Tensor, temperature: float, *,
 def pad_bundles(bundles: Sequence[Tensor], n: int) -> tuple[Tensor, Tensor]:
     """Bundles of different sizes as one table of item ids (0 in the padding), ``(B, L)``, and its boolean mask.
 
-    Raises:
-        TypeError, ValueError: no bundle, an empty one, ids not integers in 0 to n - 1.
+    Args:
+        bundles: each ``(size,)`` integers below n.
+        n: number of items.
+
+    Example:
+        >>> ids, present = pad_bundles([torch.tensor([4, 2]), torch.tensor([3])], 5)
+        >>> ids.tolist(), present.tolist()
+        ([[4, 2], [3, 0]], [[True, True], [True, False]])
     """
-    check_batch(min((len(bundle) for bundle in bundles), default=0), 1, name="bundles", why="in each")
-    every = torch.cat(list(bundles))
-    check_labels(every, len(every), name="bundles", num_classes=n)
-    ids = nn.utils.rnn.pad_sequence(list(bundles), batch_first=True)
-    sizes = torch.tensor([len(bundle) for bundle in bundles], device=ids.device)
+    check_count(n=n)
+    sets = _check_bundles("bundles", bundles, n)
+    ids = nn.utils.rnn.pad_sequence(sets, batch_first=True)
+    sizes = torch.tensor([len(bundle) for bundle in sets], device=ids.device)
     return ids, torch.arange(ids.shape[1], device=ids.device)[None, :] < sizes[:, None]
+
+
+def _check_bundles(name: str, bundles: Sequence[Tensor], n: int) -> list[Tensor]:
+    check_type((list, tuple), **{name: bundles})
+    if not bundles:
+        raise ValueError(f"{name}: expected at least one bundle, got none")
+    check_shapes(**{f"{name}[{b}]": (bundle, f"size{b}", int) for b, bundle in enumerate(bundles)})
+    return [check_labels(bundle, name=f"{name}[{b}]", num_classes=n) for b, bundle in enumerate(bundles)]
 
 
 def part_of(bundle: Tensor, ratio: float, *, fill: int = 0, generator: torch.Generator | None = None) -> Tensor:
     """A random part of a bundle in random order, filled up to its size with random ids below ``fill`` (0: not filled).
 
-    Keeps min(round(ratio * size + 0.5), size - 1) items of ``(size,)``, at least one.
-
-    Raises:
-        TypeError, ValueError: not integers, an empty bundle, a ratio outside [0, 1], ``fill`` negative.
+    Keeps min(round(ratio * size + 0.5), size - 1) items of ``(size,)``, at least one; ratio in [0, 1].
     """
-    check_labels(bundle, len(bundle), name="bundle")
+    check_shapes(bundle=(bundle, "size", int))
+    bundle = check_labels(bundle, name="bundle")
     check_in_range(0, 1, ratio=ratio)
-    check_in_range(0, math.inf, fill=fill)
-    check_batch(len(bundle), 1, name="bundle", why="to keep one")
+    check_count(0, fill=fill)
+    check_generator(generator)
     size = max(min(round(ratio * len(bundle) + 0.5), len(bundle) - 1), 1)
     kept = bundle[torch.randperm(len(bundle), generator=generator)[:size].to(bundle.device)]
     if not fill:
@@ -132,32 +149,29 @@ def part_of(bundle: Tensor, ratio: float, *, fill: int = 0, generator: torch.Gen
 
 def released_part(bundle: Tensor, kept: Tensor) -> Tensor:
     """What the released code sees of a part: the kept items, and item 0 in place of each that was left out."""
-    return F.pad(kept, (0, len(bundle) - len(kept)))
+    check_shapes(bundle=(bundle, "size", int), kept=(kept, "some", int))
+    if len(kept) > len(bundle):
+        raise ValueError(f"kept: expected at most as many items as the bundle has, {len(bundle)}, got {len(kept)}")
+    return F.pad(check_labels(kept, name="kept"), (0, len(bundle) - len(kept)))
 
 
 def drop_descriptions(stacks: Tensor, dropped: Tensor) -> Tensor:
-    """Stacks ``(n, M, d)`` with the rows of ``dropped (n, M)`` set to zero.
-
-    Raises:
-        TypeError, ValueError: not floating, not boolean, shapes do not fit.
-    """
-    check_embeddings(ndim=3, stacks=stacks)
-    check_mask(dropped, tuple(stacks.shape[:2]), name="dropped")
+    """Stacks ``(n, M, d)`` with the rows of ``dropped (n, M)`` set to zero."""
+    check_shapes(stacks=(stacks, "n M d"), dropped=(dropped, "n M", bool))
     return stacks.masked_fill(dropped[:, :, None], 0.0)
 
 
 def perturb(vectors: Tensor, kind: str, amount: float, *, generator: torch.Generator | None = None) -> Tensor:
-    """Vectors ``(n, d)`` with Gaussian ``"noise"`` of that deviation, or with ``"dropout"`` at that rate below 1.
-
-    Raises:
-        TypeError, ValueError: not floating, another kind, the amount out of range.
-    """
-    check_embeddings(vectors=vectors)
+    """Vectors ``(n, d)`` with Gaussian ``"noise"`` of that deviation, or with ``"dropout"`` at that rate below 1."""
+    check_shapes(vectors=(vectors, "n d"))
     check_choice(("noise", "dropout"), kind=kind)
     check_in_range(0, math.inf if kind == "noise" else math.nextafter(1, 0), amount=amount)
+    check_generator(generator)
     if kind == "noise":
-        return vectors + amount * torch.randn(vectors.shape, generator=generator).to(vectors)
-    return vectors * (torch.rand(vectors.shape, generator=generator) >= amount).to(vectors) / (1 - amount)
+        noisy = vectors + amount * torch.randn(vectors.shape, generator=generator).to(vectors)
+    else:
+        noisy = vectors * (torch.rand(vectors.shape, generator=generator) >= amount).to(vectors) / (1 - amount)
+    return finite_result(noisy, vectors=vectors, amount=amount)
 
 
 class _Attention(nn.Module):
@@ -166,15 +180,16 @@ class _Attention(nn.Module):
     def __init__(self, dim: int) -> None:
         """Make the query and the key map."""
         super().__init__()
-        check_positive(dim=dim)
+        check_count(dim=dim)
         self.query, self.key = (nn.Linear(dim, dim, bias=False) for _ in range(2))
 
-    def attend(self, rows: Tensor, present: Tensor | None = None) -> Tensor:
+    def _attend(self, rows: Tensor, present: Tensor | None = None) -> Tensor:
         """``(n, L, d)`` to the same; what is not ``present (n, L)`` is not seen."""
+        rows = rows.to(self.query.weight)
         logits = self.query(rows) @ self.key(rows).mT / math.sqrt(rows.shape[2])  # (n, L, L)
         if present is not None:
             logits = logits.masked_fill(~present[:, None, :], -math.inf)
-        return logits.softmax(2) @ rows
+        return logits.softmax(2).to(rows) @ rows
 
 
 class StackEncoder(_Attention):
@@ -182,8 +197,8 @@ class StackEncoder(_Attention):
 
     def forward(self, stacks: Tensor) -> Tensor:
         """Fuse; a zero row stays zero."""
-        check_embeddings(ndim=3, stacks=stacks)
-        return self.attend(normalize(stacks)).mean(1)
+        check_shapes(stacks=(stacks, f"n M {self.query.in_features}"))
+        return self._attend(normalize(stacks)).mean(1)
 
 
 class BundleEncoder(_Attention):
@@ -196,30 +211,28 @@ class BundleEncoder(_Attention):
         self.epsilon = epsilon
 
     def forward(self, items: Tensor, present: Tensor) -> Tensor:
-        """Fuse; what stands in the padding does not matter.
-
-        Raises:
-            TypeError, ValueError: dtype or shapes do not fit, NaN, a bundle without an item.
-        """
-        check_embeddings(ndim=3, items=items)
-        check_mask(present, tuple(items.shape[:2]), name="present")
+        """Fuse; what stands in the padding does not matter."""
+        check_shapes(items=(items, f"B L {self.query.in_features}"), present=(present, "B L", bool))
+        check_entries(-LARGEST, LARGEST, items=items)
         if not present.any(1).all():
             raise ValueError(f"present: bundle {int(present.any(1).int().argmin())} has no item")
-        rows = F.layer_norm(items, items.shape[2:], eps=self.epsilon)
-        fused = self.attend(rows, present).masked_fill(~present[:, :, None], 0.0)
+        # In half precision epsilon would be 0.
+        wide = items.to(torch.promote_types(items.dtype, torch.float32))
+        rows = F.layer_norm(wide, wide.shape[2:], eps=self.epsilon)
+        fused = self._attend(rows, present).masked_fill(~present[:, :, None], 0.0)
         return fused.sum(1) / present.sum(1, keepdim=True)
 
 
 def clhe_terms(
     encoded: Tensor,
     decoded: Tensor,
-    views: tuple[Tensor, Tensor],
+    views: Sequence[Tensor],
     bundles: Sequence[Tensor],
     parts: Sequence[Tensor],
     bundle_encoder: Callable[[Tensor, Tensor], Tensor],
     *,
-    temperatures: tuple[float, float] = (0.5, 0.05),
-    weights: tuple[float, float] = (0.1, 2.0),
+    temperatures: Sequence[float] = (0.5, 0.05),
+    weights: Sequence[float] = (0.1, 2.0),
 ) -> CLHETerms:
     """The whole objective on item vectors.
 
@@ -232,21 +245,23 @@ def clhe_terms(
         bundle_encoder: item vectors ``(B, L, d)`` and mask to ``(B, d)``.
         temperatures: of the item contrast and of the bundle contrast, greater than 0.
         weights: of both, at least 0.
-
-    Raises:
-        TypeError, ValueError: dtype or shapes do not fit, NaN, bad bundles, a weight or temperature out of range.
     """
-    check_embeddings(encoded=encoded, decoded=decoded)
-    check_same_shape(encoded=encoded, decoded=decoded)
-    check_in_range(0, math.inf, **{"weights[0]": weights[0], "weights[1]": weights[1]})
+    check_type((list, tuple), views=views)
+    if len(views) != 2:
+        raise ValueError(f"views: expected two, got {len(views)}")
+    named = {"encoded": encoded, "decoded": decoded, "views[0]": views[0], "views[1]": views[1]}
+    check_shapes(**{name: (x, "n d") for name, x in named.items()})
+    check_entries(-LARGEST, LARGEST, **named)
+    check_callable(bundle_encoder=bundle_encoder)
+    _check_settings(temperatures, weights)
+    n = len(encoded)
+    bundles, parts = _check_bundles("bundles", bundles, n), _check_bundles("parts", parts, n)
     if len(parts) != len(bundles):
         raise ValueError(f"parts: expected one for each of {len(bundles)} bundles, got {len(parts)}")
-    (ids, present), (part_ids, part_present) = (pad_bundles(sets, len(encoded)) for sets in (bundles, parts))
+    (ids, present), (part_ids, part_present) = pad_bundles(bundles, n), pad_bundles(parts, n)
     whole, part = bundle_encoder(encoded[ids], present), bundle_encoder(encoded[part_ids], part_present)  # (B, d)
-    scores = whole @ decoded.mT  # (B, n)
-    members = torch.zeros_like(scores, dtype=torch.bool)
-    members[present.nonzero()[:, 0], ids[present]] = True
-    reconstruction = softmax_contrast(scores, members)
+    check_shapes(**{"bundle_encoder(...)": (whole, f"{len(bundles)} {encoded.shape[1]}")})
+    reconstruction, scores = _reconstruction(whole, decoded, ids, present)
     occurring = ids[present].unique()
     items = one_way_contrast(views[0][occurring], views[1][occurring], temperatures[0])
     contrast = one_way_contrast(whole, part, temperatures[1])
@@ -254,18 +269,40 @@ def clhe_terms(
     return CLHETerms(loss, reconstruction, items, contrast, whole, scores)
 
 
+@full_precision
+def _reconstruction(whole: Tensor, decoded: Tensor, ids: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:
+    """The softmax over all items, and its logits ``(B, n)``."""
+    scores = whole @ decoded.mT
+    members = torch.zeros_like(scores, dtype=torch.bool)
+    members[present.nonzero()[:, 0], ids[present]] = True
+    return softmax_contrast(scores, members), scores
+
+
+def _check_settings(temperatures: Sequence[float], weights: Sequence[float]) -> None:
+    for name, pair in (("temperatures", temperatures), ("weights", weights)):
+        check_type((list, tuple), **{name: pair})
+        if len(pair) != 2:
+            raise ValueError(f"{name}: expected two numbers, of items and of bundles, got {len(pair)}")
+    for i in (0, 1):
+        check_temperature(temperatures[i], name=f"temperatures[{i}]")
+        check_in_range(0, LARGEST, **{f"weights[{i}]": weights[i]})
+
+
 class Descriptions(nn.Module):
     """The stack of three descriptions of every item, ``(n, 3, d)``: content and text, id, feedback."""
 
     warm: Tensor
 
-    def __init__(self, sources: tuple[Tensor, Tensor, Tensor], warm: Tensor, dim: int) -> None:
+    def __init__(self, sources: Sequence[Tensor], warm: Tensor, dim: int) -> None:
         """Keep what is known of the items, and make networks for it and a table of ids; arguments as in `CLHE`."""
         super().__init__()
-        check_positive(dim=dim)
+        check_count(dim=dim)
+        check_type((list, tuple), sources=sources)
+        if len(sources) != 3:
+            raise ValueError(f"sources: expected content, text and vectors of feedback, got {len(sources)}")
+        check_shapes(**{f"sources[{k}]": (x, f"n width{k}") for k, x in enumerate(sources)}, warm=(warm, "n", bool))
+        check_entries(-LARGEST, LARGEST, **{f"sources[{k}]": x for k, x in enumerate(sources)})
         for k, source in enumerate(sources):
-            check_embeddings(ndim=2, **{f"sources[{k}]": source})
-            check_mask(warm, (len(source),), name="warm")
             self.register_buffer(f"source_{k}", source)
         self.register_buffer("warm", warm)
         self.content, self.text = (MLP([x.shape[1], dim, dim, dim], norm="none") for x in sources[:2])
@@ -274,17 +311,21 @@ class Descriptions(nn.Module):
 
     def forward(self) -> Tensor:
         """Describe all items; where not warm, the first description stands in for feedback."""
-        content, text, feedback = (self.get_buffer(f"source_{k}") for k in range(3))
+        content, text, feedback = (self.get_buffer(f"source_{k}").to(self.ids) for k in range(3))
         seen = normalize(self.content(content)) + normalize(self.text(text))  # (n, d)
-        return torch.stack([seen, self.ids, torch.where(self.warm[:, None], self.feedback(feedback), seen)], 1)
+        fed = self.feedback(feedback).to(seen)
+        return torch.stack([seen, self.ids.to(seen), torch.where(self.warm[:, None], fed, seen)], 1)
 
 
 class CLHE(nn.Module):
-    """Item encoder, bundle encoder and decoder. One step: ``model(bundles).loss``, backward, Adam with weight decay."""
+    """Item encoder, bundle encoder and decoder; a call gives the vectors of bundles.
+
+    One step: ``loss(bundles)`` and Adam with weight decay. Completing: ``scores(given)``.
+    """
 
     def __init__(
         self,
-        sources: tuple[Tensor, Tensor, Tensor],
+        sources: Sequence[Tensor],
         warm: Tensor,
         dim: int = 16,
         *,
@@ -292,9 +333,8 @@ class CLHE(nn.Module):
         amount: float = 0.2,
         ratio: float = 0.5,
         fill: bool = False,
-        temperatures: tuple[float, float] = (0.5, 0.05),
-        weights: tuple[float, float] = (0.1, 2.0),
-        generator: torch.Generator | None = None,
+        temperatures: Sequence[float] = (0.5, 0.05),
+        weights: Sequence[float] = (0.1, 2.0),
     ) -> None:
         """Make all parts.
 
@@ -308,42 +348,60 @@ class CLHE(nn.Module):
             fill: whether random items fill the part up.
             temperatures: see `clhe_terms`.
             weights: see `clhe_terms`.
-            generator: of all draws, on the CPU.
         """
         super().__init__()
-        check_choice(("drop", "noise", "dropout", "none"), augmentation=augmentation)
-        check_in_range(0, math.inf if augmentation == "noise" else 1, amount=amount)
+        check_choice(AUGMENTATIONS, augmentation=augmentation)
+        limit = {"noise": math.inf, "dropout": math.nextafter(1, 0)}.get(augmentation, 1)
+        check_in_range(0, limit, amount=amount)
+        check_in_range(0, 1, ratio=ratio)
+        check_flag(fill=fill)
+        _check_settings(temperatures, weights)
         self.augmentation, self.amount, self.ratio = augmentation, amount, ratio
-        self.settings = {"temperatures": temperatures, "weights": weights}
-        self.fill, self.generator = len(warm) if fill else 0, generator
+        self.settings = {"temperatures": tuple(temperatures), "weights": tuple(weights)}
         self.describe, self.describe_again = (Descriptions(sources, warm, dim) for _ in range(2))
+        self.fill = len(warm) if fill else 0
         self.encoder, self.decoder, self.bundles = StackEncoder(dim), StackEncoder(dim), BundleEncoder(dim)
         self.projector = nn.Linear(dim, dim)
 
-    def view(self, stacks: Tensor) -> Tensor:
-        """One augmented encoding of stacks ``(n, 3, d)``."""
+    def view(self, stacks: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """One augmented encoding of stacks ``(n, 3, d)``; the generator is on the CPU."""
+        check_shapes(stacks=(stacks, "n 3 d"))
+        check_generator(generator)
         if self.augmentation == "drop":
-            draw = torch.rand(stacks.shape[:2], generator=self.generator) < self.amount
+            draw = torch.rand(stacks.shape[:2], generator=generator) < self.amount
             return self.encoder(drop_descriptions(stacks, draw.to(stacks.device)))
         if self.augmentation == "none":
             return self.encoder(stacks)
-        return self.projector(perturb(self.encoder(stacks), self.augmentation, self.amount, generator=self.generator))
+        return self.projector(perturb(self.encoder(stacks), self.augmentation, self.amount, generator=generator))
 
-    def forward(self, bundles: Sequence[Tensor]) -> CLHETerms:
+    def loss(self, bundles: Sequence[Tensor], *, generator: torch.Generator | None = None) -> CLHETerms:
         """The objective of a batch of bundles; single items are skipped, they have no proper part."""
+        bundles = _check_bundles("bundles", bundles, len(self.describe.warm))
         bundles = [bundle for bundle in bundles if len(bundle) > 1]
+        if not bundles:
+            raise ValueError("bundles: expected one of at least two items, got single items only")
+        check_generator(generator)
         stacks, decoded = self.describe(), self.decoder(self.describe_again())
-        parts = [part_of(bundle, self.ratio, fill=self.fill, generator=self.generator) for bundle in bundles]
-        views = (self.view(stacks), self.view(stacks))
+        parts = [part_of(bundle, self.ratio, fill=self.fill, generator=generator) for bundle in bundles]
+        views = (self.view(stacks, generator=generator), self.view(stacks, generator=generator))
         return clhe_terms(self.encoder(stacks), decoded, views, bundles, parts, self.bundles, **self.settings)
+
+    def forward(self, bundles: Sequence[Tensor], *, dropped: Tensor | None = None) -> Tensor:
+        """Vectors ``(B, d)`` of bundles; descriptions ``dropped (n, 3)`` are missing."""
+        stacks = self.describe()
+        if dropped is not None:
+            stacks = drop_descriptions(stacks, dropped)
+        ids, present = pad_bundles(bundles, len(stacks))
+        return self.bundles(self.encoder(stacks)[ids], present)
 
     @torch.no_grad()
     def scores(self, given: Sequence[Tensor], *, dropped: Tensor | None = None) -> Tensor:
         """``(B, n)`` scores for completing bundles, minus infinity for what is given; ``dropped (n, 3)`` is missing."""
-        stacks, again = self.describe(), self.describe_again()
+        again = self.describe_again()
+        sets = _check_bundles("given", given, len(again))
         if dropped is not None:
-            stacks, again = (drop_descriptions(side, dropped) for side in (stacks, again))
-        ids, present = pad_bundles(given, len(stacks))
-        scores = self.bundles(self.encoder(stacks)[ids], present) @ self.decoder(again).mT
-        scores[present.nonzero()[:, 0], ids[present]] = -math.inf
+            again = drop_descriptions(again, dropped)
+        scores = self(sets, dropped=dropped) @ self.decoder(again).mT
+        for row, bundle in zip(scores, sets, strict=True):
+            row[bundle] = -math.inf
         return scores

@@ -45,21 +45,29 @@ from torch import Tensor, nn
 
 from ..core.checks import (
     check_batch,
-    check_embeddings,
+    check_choice,
+    check_count,
+    check_entries,
+    check_flag,
+    check_generator,
     check_in_range,
     check_labels,
-    check_mask,
     check_positive,
-    check_same_shape,
+    check_shapes,
+    check_type,
+    finite_result,
 )
-from ..core.contrast import softmax_contrast
+from ..core.contrast import REDUCTIONS, check_temperature, softmax_contrast
+from ..core.frozen import evaluating
+from ..core.interactions import draw_unseen
+from ..core.precision import full_precision
 from ..core.ranking import bpr
 from ..core.similarity import cosine_similarity, self_mask
+from ..models.fields import FieldEncoder
 
 __all__ = [
     "ColdStart",
     "ColdStartTerms",
-    "FieldEncoder",
     "Fused",
     "FusionGate",
     "PairBatch",
@@ -68,6 +76,8 @@ __all__ = [
     "hide_fields",
     "pair_contrast",
 ]
+
+LARGEST = 1e15
 
 
 class Fused(NamedTuple):
@@ -100,50 +110,33 @@ class PairBatch(NamedTuple):
 
 
 class FusionGate(nn.Module):
-    """Weights fields by what they hold and sums them: ``(n, F, d)`` to ``(n, d)``; the order of fields is no matter."""
+    """Weights fields by what they hold and sums them: ``(n, F, d)`` to ``(n, d)``; the order of fields is no matter.
+
+    Example:
+        >>> gate, fields = FusionGate(2), torch.tensor([[[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]])
+        >>> fused = gate(fields, torch.tensor([[True, True, False]]))
+        >>> bool(fused.gate.sum() == 1), fused.gate[0, 2].item()  # what is missing has no weight
+        (True, 0.0)
+    """
 
     def __init__(self, dim: int, hidden: int = 16, *, temperature: float = 1.0) -> None:
         """Make the scorer; a small ``temperature`` picks one field, a large one averages."""
         super().__init__()
-        check_positive(dim=dim, hidden=hidden, temperature=temperature)
+        check_count(dim=dim, hidden=hidden)
+        check_positive(temperature=temperature)
         self.first, self.second = nn.Linear(dim, hidden), nn.Linear(hidden, 1, bias=False)
         self.temperature = temperature
 
     def forward(self, fields: Tensor, present: Tensor) -> Fused:
-        """Fuse the fields ``(n, F, d)`` where ``present (n, F)``; the others get weight and gradient exactly 0.
-
-        Raises:
-            TypeError, ValueError: dtype or shapes do not fit, NaN, an example without a field.
-        """
-        check_embeddings(ndim=3, fields=fields)
-        check_mask(present, tuple(fields.shape[:2]), name="present")
+        """Fuse the fields ``(n, F, d)`` where ``present (n, F)``; the others get weight and gradient exactly 0."""
+        check_shapes(fields=(fields, f"n F {self.first.in_features}"), present=(present, "n F", bool))
+        check_entries(-LARGEST, LARGEST, fields=fields)
         if not present.any(1).all():
             raise ValueError(f"present: every example needs a field, row {int(present.any(1).int().argmin())} has none")
-        scores = self.second(torch.tanh(self.first(fields))).squeeze(2) / self.temperature  # (n, F)
+        fields = fields.to(self.first.weight)
+        scores = self.second(torch.tanh(self.first(fields))).squeeze(2).to(fields) / self.temperature  # (n, F)
         gate = scores.masked_fill(~present, -math.inf).softmax(1)
         return Fused((gate[:, :, None] * fields).sum(1), gate)
-
-
-class FieldEncoder(nn.Module):
-    """One table a categorical field: ``(n, F)`` categories to fields ``(n, F, d)`` and presence ``(n, F)``."""
-
-    def __init__(self, sizes: Sequence[int], dim: int = 16) -> None:
-        """Make the tables, of ``sizes`` rows."""
-        super().__init__()
-        check_positive(dim=dim, **{f"sizes[{f}]": size for f, size in enumerate(sizes)})
-        self.sizes = tuple(sizes)
-        self.tables = nn.ModuleList(
-            nn.Embedding.from_pretrained(torch.randn(size, dim) / dim**0.5, freeze=False) for size in sizes
-        )
-
-    def forward(self, categories: Tensor) -> tuple[Tensor, Tensor]:
-        """Look every field up; a negative category is a missing one, whose vector (of row 0) nobody may use."""
-        if categories.ndim != 2 or categories.shape[1] != len(self.tables):
-            raise ValueError(f"categories: expected shape (n, {len(self.tables)}), got {tuple(categories.shape)}")
-        rows = categories.clamp_min(0)
-        for f, size in enumerate(self.sizes):
-            check_labels(rows[:, f], len(rows), name=f"categories[:, {f}]", num_classes=size)
-        return torch.stack([table(rows[:, f]) for f, table in enumerate(self.tables)], 1), categories >= 0
 
 
 def hide_fields(
@@ -157,14 +150,13 @@ def hide_fields(
         id_rate: share of examples whose id is hidden.
         rate: share of the other fields.
         generator: on the CPU.
-
-    Raises:
-        TypeError, ValueError: not boolean, a rate outside [0, 1].
     """
-    check_mask(present, tuple(present.shape), name="present")
+    check_shapes(present=(present, "n F", bool))
     check_in_range(0, 1, id_rate=id_rate, rate=rate)
-    chance = torch.full(present.shape, rate)
+    check_generator(generator)
+    chance = torch.full(present.shape, float(rate))
     if id_field is not None:
+        check_count(0, present.shape[1] - 1, id_field=id_field)
         chance[:, id_field] = id_rate
     draw = torch.rand(present.shape, generator=generator)
     kept = present & (draw >= chance).to(present.device)
@@ -181,19 +173,21 @@ def draw_batch(met: Tensor, size: int, *, generator: torch.Generator | None = No
 
     Returns:
         The batch; ``known[i, j]`` where user i met item j of another pair (its own item drawn again included).
-
-    Raises:
-        TypeError, ValueError: not boolean, fewer pairs than ``size``.
     """
-    check_mask(met, tuple(met.shape), name="met")
+    check_shapes(met=(met, "I J", bool))
+    check_generator(generator)
     pairs = met.nonzero()
-    check_in_range(1, len(pairs), size=size)
+    check_batch(len(pairs), 1, name="met", why="(pairs of a user and an item)")
+    check_count(1, len(pairs), size=size)
+    if met.all(1).any():
+        raise ValueError(f"met: user {int(met.all(1).int().argmax())} met every item, nothing is unseen")
     users, items = pairs[torch.randperm(len(pairs), generator=generator)[:size].to(met.device)].T
-    unseen = torch.multinomial((~met[users]).float().cpu(), 1, generator=generator)[:, 0].to(met.device)
+    unseen = draw_unseen(met, users, generator=generator)
     known = met[users][:, items] & ~self_mask(size, met.device)
     return PairBatch(users, items, unseen, met.sum(0)[items].float(), known)
 
 
+@full_precision
 def pair_contrast(
     users: Tensor,
     items: Tensor,
@@ -216,24 +210,22 @@ def pair_contrast(
 
     Returns:
         Scalar, or ``(B,)`` with ``reduction="none"``.
-
-    Raises:
-        TypeError, ValueError: dtype or shapes do not fit, NaN, a positive marked as known, fewer than two pairs.
     """
-    check_embeddings(users=users, items=items)
-    check_same_shape(users=users, items=items)
-    check_mask(known, (len(users), len(users)), name="known")
-    check_positive(temperature=temperature)
+    check_shapes(users=(users, "B d"), items=(items, "B d"), popularity=(popularity, "B?"))
+    check_shapes(known=(known, f"{len(users)} {len(users)}", bool))
+    check_temperature(temperature)
+    check_choice(REDUCTIONS, reduction=reduction)
     check_batch(len(users), 2, name="users", why="to have a negative")
     if known.diagonal().any():
         raise ValueError("known: expected a false diagonal (the pair itself stays), got a true entry")
     logits = cosine_similarity(users, items) / temperature  # (B, B)
     if popularity is not None:
-        check_positive(popularity=popularity)
+        check_entries(0, math.inf, open_low=True, popularity=popularity)
         logits = logits - popularity.log()
     return softmax_contrast(logits, self_mask(len(logits), logits.device), ~known, reduction=reduction)
 
 
+@full_precision
 def cold_start(
     users: Tensor,
     items: Tensor,
@@ -244,21 +236,28 @@ def cold_start(
     weight: float = 0.3,
     popularity: Tensor | None = None,
 ) -> ColdStartTerms:
-    """The whole objective on fused vectors ``(B, d)``; ``weight`` 0 leaves the ranking alone.
+    """The whole objective on fused vectors ``(B, d)``; other arguments as in `pair_contrast`.
 
-    Raises:
-        TypeError, ValueError: as in `pair_contrast`; ``weight`` negative.
+    Args:
+        users: ``(B, d)``.
+        items: ``(B, d)`` what they met.
+        unseen: ``(B, d)`` what they did not.
+        known: ``(B, B)``.
+        temperature: of the contrast.
+        weight: of the contrast, at least 0; 0 leaves the ranking alone.
+        popularity: ``(B,)`` or None.
     """
-    check_in_range(0, math.inf, weight=weight)
+    check_shapes(users=(users, "B d"), items=(items, "B d"), unseen=(unseen, "B d"))
+    check_in_range(0, LARGEST, weight=weight)
     contrast = pair_contrast(users, items, known, temperature, popularity=popularity)
-    ranking = bpr(users, items, unseen)
+    ranking = finite_result(bpr(users, items, unseen), users=users, items=items, unseen=unseen)
     return ColdStartTerms(ranking + weight * contrast, ranking, contrast)
 
 
 class ColdStart(nn.Module):
-    """Users and items as fused attributes, an id field last on either side.
+    """Users and items as fused attributes, an id field last on either side; a call gives the vectors of both.
 
-    One step: ``model(draw_batch(met, 128)).loss``, backward, Adam. Ranking: ``model.scores(users, items)``.
+    One step: ``loss(*draw_batch(met, 128))`` and Adam. Ranking: ``scores(users, items)``. State: tables, gate, fields.
     """
 
     user_fields: Tensor
@@ -277,9 +276,8 @@ class ColdStart(nn.Module):
         gate_temperature: float = 1.0,
         temperature: float = 0.2,
         weight: float = 0.3,
-        hide: tuple[float, float] = (0.3, 0.05),
+        hide: Sequence[float] = (0.3, 0.05),
         correct_popularity: bool = False,
-        generator: torch.Generator | None = None,
     ) -> None:
         r"""Make the tables and the gate.
 
@@ -296,54 +294,89 @@ class ColdStart(nn.Module):
             weight: :math:`\lambda`.
             hide: in training, share of ids and of other fields that are hidden.
             correct_popularity: in the contrast, see `pair_contrast`.
-            generator: of what is hidden, on the CPU.
         """
         super().__init__()
-        check_positive(temperature=temperature)
-        check_in_range(0, math.inf, weight=weight)
-        self.temperature, self.weight, self.hide, self.generator = temperature, weight, hide, generator
+        check_temperature(temperature)
+        check_positive(gate_temperature=gate_temperature)
+        check_in_range(0, LARGEST, weight=weight)
+        check_flag(gate=gate, correct_popularity=correct_popularity)
+        check_count(dim=dim, hidden=hidden)
+        check_type((list, tuple), hide=hide)
+        if len(hide) != 2:
+            raise ValueError(f"hide: expected a share of ids and one of other fields, got {len(hide)} numbers")
+        check_in_range(0, 1, **{f"hide[{i}]": share for i, share in enumerate(hide)})
+        self.temperature, self.weight, self.hide = temperature, weight, tuple(hide)
         self.correct_popularity = correct_popularity
         self.register_buffer("user_fields", _with_ids("user_fields", user_fields, "cold_users", cold_users))
-        self.register_buffer("item_fields", _with_ids("item_fields", item_fields, "cold_items", cold_items))
-        sizes = ([*fields.amax(0).add(1).tolist(), len(fields)] for fields in (user_fields, item_fields))
+        self.register_buffer(
+            "item_fields", _with_ids("item_fields", item_fields, "cold_items", cold_items, needed=True)
+        )
+        sizes = (
+            [*x[:, :-1].amax(0).clamp_min(0).add(1).tolist(), len(x)] for x in (self.user_fields, self.item_fields)
+        )
         self.users, self.items = (FieldEncoder(size, dim) for size in sizes)
         self.gate = FusionGate(dim, hidden, temperature=gate_temperature)
         if not gate:  # a scorer that is always zero
             nn.init.zeros_(self.gate.second.weight).requires_grad_(False)
 
-    def fuse_users(self, users: Tensor) -> Fused:
+    def fuse_users(self, users: Tensor, *, generator: torch.Generator | None = None) -> Fused:
         """Fused vectors of users ``(n,)``; in training with fields hidden at random."""
-        return self._fuse(*self.users(self.user_fields[users]))
+        check_shapes(users=(users, "n", int))
+        users = check_labels(users, name="users", num_classes=len(self.user_fields))
+        return self._fuse(*self.users(self.user_fields[users]), generator)
 
-    def fuse_items(self, items: Tensor) -> Fused:
+    def fuse_items(self, items: Tensor, *, generator: torch.Generator | None = None) -> Fused:
         """Fused vectors of items ``(n,)``."""
-        return self._fuse(*self.items(self.item_fields[items]))
+        check_shapes(items=(items, "n", int))
+        items = check_labels(items, name="items", num_classes=len(self.item_fields))
+        return self._fuse(*self.items(self.item_fields[items]), generator)
 
-    def forward(self, batch: PairBatch) -> ColdStartTerms:
-        """The objective of one batch."""
-        users = self.fuse_users(batch.users).z
-        items, unseen = (self.fuse_items(ids).z for ids in (batch.items, batch.unseen))
-        often = batch.popularity if self.correct_popularity else None
-        return cold_start(users, items, unseen, batch.known, self.temperature, weight=self.weight, popularity=often)
+    def forward(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Vectors ``(n, d)`` of users ``(n,)`` and ``(m, d)`` of items ``(m,)``; call it in evaluation mode."""
+        return self.fuse_users(users).z, self.fuse_items(items).z
+
+    def loss(
+        self,
+        users: Tensor,
+        items: Tensor,
+        unseen: Tensor,
+        popularity: Tensor,
+        known: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+    ) -> ColdStartTerms:
+        """The objective of one `PairBatch`; the generator, on the CPU, hides fields in training."""
+        check_shapes(
+            users=(users, "B", int), items=(items, "B", int), unseen=(unseen, "B", int), popularity=(popularity, "B")
+        )
+        check_generator(generator)
+        check_labels(unseen, name="unseen", num_classes=len(self.item_fields))
+        fused = self.fuse_users(users, generator=generator).z
+        met, other = (self.fuse_items(ids, generator=generator).z for ids in (items, unseen))
+        often = popularity if self.correct_popularity else None
+        return cold_start(fused, met, other, known, self.temperature, weight=self.weight, popularity=often)
 
     @torch.no_grad()
     def scores(self, users: Tensor, items: Tensor) -> Tensor:
-        """``(n, m)`` inner products for ranking; call it in evaluation mode."""
-        return self.fuse_users(users).z @ self.fuse_items(items).z.mT
+        """``(n, m)`` inner products for ranking, with nothing hidden."""
+        with evaluating(self):
+            a, b = self(users, items)
+        return a @ b.mT
 
-    def _fuse(self, fields: Tensor, present: Tensor) -> Fused:
+    def _fuse(self, fields: Tensor, present: Tensor, generator: torch.Generator | None) -> Fused:
         if self.training:
-            present = hide_fields(present, fields.shape[1] - 1, *self.hide, generator=self.generator)
+            present = hide_fields(present, fields.shape[1] - 1, *self.hide, generator=generator)
         return self.gate(fields, present)
 
 
-def _with_ids(name: str, fields: Tensor, cold_name: str, cold: Tensor | None) -> Tensor:
+def _with_ids(name: str, fields: Tensor, cold_name: str, cold: Tensor | None, *, needed: bool = False) -> Tensor:
     """``(n, F + 1)`` with the row's number as a last field, missing for the cold."""
-    if fields.ndim != 2:
-        raise ValueError(f"{name}: expected 2 dimensions, got shape {tuple(fields.shape)}")
-    check_labels(fields.clamp_min(0).flatten(), fields.numel(), name=name)
+    shapes = {name: (fields, "n F", int), cold_name: (cold, "n" if needed else "n?", bool)}
+    check_shapes(**shapes)
     ids = torch.arange(len(fields), device=fields.device)
     if cold is not None:
-        check_mask(cold, (len(fields),), name=cold_name)
         ids = ids.masked_fill(cold, -1)
-    return torch.cat([fields, ids[:, None]], 1)
+        if (cold & (fields < 0).all(1)).any():
+            row = int((cold & (fields < 0).all(1)).int().argmax())
+            raise ValueError(f"{name}: expected a field for everybody who has no id, row {row} has none")
+    return torch.cat([fields.long(), ids[:, None]], 1)

@@ -33,45 +33,53 @@ The equation section of the paper was not read: what is here follows the release
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..core.checks import (
     check_batch,
-    check_embeddings,
+    check_choice,
+    check_count,
+    check_entries,
+    check_flag,
+    check_generator,
     check_in_range,
     check_labels,
-    check_positive,
-    check_same_length,
-    check_same_shape,
+    check_shapes,
+    check_type,
 )
-from ..core.contrast import softmax_contrast
+from ..core.contrast import REDUCTIONS, check_temperature, softmax_contrast
+from ..core.draws import draw_seed
+from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, self_mask
-from ..models.graph import check_edges, gcn_matrix
+from ..models.graph import GCN, check_edges
 
 __all__ = [
     "CSGCL",
-    "GCN",
     "attribute_drop_probability",
     "bonus_weight",
     "community_strength",
     "detect_communities",
     "drop_attributes",
-    "drop_edges",
+    "drop_weak_edges",
     "edge_keep_probability",
     "edge_weights",
     "team_up",
 ]
 
+# A bonus or a vote of such a size is still a number of float32 with room to be added up.
+LARGEST = 1e15
 
-def detect_communities(edges: Tensor, n: int, *, seed: int = 0) -> Tensor:
+
+def detect_communities(edges: Tensor, n: int, *, generator: torch.Generator | None = None) -> Tensor:
     """Partition the nodes by Louvain's method.
 
     Args:
         edges: ``(2, 2m)`` both directions of every edge.
         n: number of nodes.
-        seed: of the method.
+        generator: of the method's random order, on the CPU.
 
     Returns:
         ``(n,)`` int64, 0 to C - 1.
@@ -79,14 +87,16 @@ def detect_communities(edges: Tensor, n: int, *, seed: int = 0) -> Tensor:
     Raises:
         ModuleNotFoundError: networkx is missing (``pip install networkx``).
     """
-    check_edges(edges, n)
+    check_count(n=n)
+    edges = check_edges(edges, n)
+    check_generator(generator)
     import networkx  # here, so that the rest of the file works without it
 
     graph = networkx.Graph()
     graph.add_nodes_from(range(n))
     graph.add_edges_from(edges.T.tolist())
     communities = torch.zeros(n, dtype=torch.long)
-    for number, members in enumerate(networkx.community.louvain_communities(graph, seed=seed)):
+    for number, members in enumerate(networkx.community.louvain_communities(graph, seed=draw_seed(generator))):
         communities[sorted(members)] = number
     return communities.to(edges.device)
 
@@ -101,12 +111,13 @@ def community_strength(edges: Tensor, communities: Tensor) -> Tensor:
     Returns:
         ``(C,)`` float64. Negative where a community has fewer inner edges than its degrees let expect.
 
-    Raises:
-        TypeError: not integers.
-        ValueError: an index out of range, no edge.
+    Example:
+        >>> pair, triangle = [[0, 1], [1, 0]], [[2, 3, 3, 4, 4, 2], [3, 2, 4, 3, 2, 4]]
+        >>> edges = torch.tensor([a + b for a, b in zip(pair, triangle)])
+        >>> community_strength(edges, torch.tensor([0, 0, 1, 1, 1])).tolist()  # 1/4 - (2/8)^2 and 3/4 - (6/8)^2
+        [0.1875, 0.1875]
     """
-    check_edges(edges, len(communities))
-    check_labels(communities, len(communities), name="communities")
+    communities, edges = _check_graph(edges, communities)
     count = int(communities.max()) + 1
     tail, head = communities[edges]  # (2m,) each
     inner = torch.bincount(tail[tail == head], minlength=count).double()  # 2 e_c
@@ -114,6 +125,7 @@ def community_strength(edges: Tensor, communities: Tensor) -> Tensor:
     return inner / edges.shape[1] - (degrees / edges.shape[1]).square()
 
 
+@full_precision
 def edge_weights(edges: Tensor, communities: Tensor, strength: Tensor) -> Tensor:
     r"""Weight of each edge, scaled to [0, 1]: :math:`S_c` inside c, :math:`-(S_{c(u)} + S_{c(v)})` between communities.
 
@@ -124,38 +136,37 @@ def edge_weights(edges: Tensor, communities: Tensor, strength: Tensor) -> Tensor
 
     Returns:
         ``(2m,)``; all 1 where all weights are equal.
-
-    Raises:
-        TypeError, ValueError: an index out of range, wrong dtype.
     """
-    check_edges(edges, len(communities))
-    check_embeddings(ndim=1, strength=strength)
-    check_labels(communities, len(communities), name="communities", num_classes=len(strength))
+    check_shapes(strength=(strength, "C"))
+    check_entries(-LARGEST, LARGEST, strength=strength)
+    communities, edges = _check_graph(edges, communities, len(strength))
     tail, head = communities[edges]
     weight = torch.where(tail == head, strength[tail], -(strength[tail] + strength[head]))
     return _min_max(weight)
 
 
+@full_precision
 def edge_keep_probability(weights: Tensor, rate: float, *, threshold: float = 1.0) -> Tensor:
     r"""Communal edge dropping: :math:`\min(1, \max(1-\theta, (1-p)\,\hat w_e/\mathrm{mean}\,\hat w))`.
 
     Args:
-        weights: ``(2m,)`` from `edge_weights`.
+        weights: ``(2m,)`` from `edge_weights`, in [0, 1], not all zero.
         rate: p in [0, 1], wanted share of *dropped* edges.
         threshold: no edge is dropped with a larger chance than this.
 
     Returns:
         ``(2m,)`` probability of *keeping* each edge.
-
-    Raises:
-        TypeError, ValueError: weights outside [0, 1] or all zero, rate or threshold outside [0, 1].
     """
-    check_embeddings(ndim=1, weights=weights)
-    check_in_range(0, 1, weights=weights, rate=rate, threshold=threshold)
-    check_positive(**{"mean of weights": weights.mean()})
-    return (weights / weights.mean() * (1 - rate)).clamp(1 - threshold, 1)
+    check_shapes(weights=(weights, "m"))
+    check_entries(0, 1, weights=weights)
+    check_in_range(0, 1, rate=rate, threshold=threshold)
+    mean = weights.mean()
+    if not mean > 0:
+        raise ValueError("weights: expected at least one above 0, got only zeros")
+    return (weights / mean * (1 - rate)).clamp(1 - threshold, 1)
 
 
+@full_precision
 def attribute_drop_probability(
     features: Tensor, node_strength: Tensor, rate: float, *, threshold: float = 1.0
 ) -> Tensor:
@@ -172,15 +183,11 @@ def attribute_drop_probability(
 
     Returns:
         ``(f,)`` probability of *dropping* each attribute.
-
-    Raises:
-        TypeError, ValueError: shapes do not fit, NaN, rate or threshold outside [0, 1].
     """
-    check_embeddings(features=features)
-    check_embeddings(ndim=1, node_strength=node_strength)
-    check_same_length(features=features, node_strength=node_strength)
+    check_shapes(features=(features, "n f"), node_strength=(node_strength, "n"))
+    check_entries(-LARGEST, LARGEST, features=features, node_strength=node_strength)
     check_in_range(0, 1, rate=rate, threshold=threshold)
-    votes = node_strength @ features.abs().to(node_strength)  # (f,)
+    votes = node_strength @ features.abs()  # (f,)
     positive = votes[votes > 0]
     if len(positive) == 0:
         return torch.full_like(votes, min(rate, threshold))
@@ -189,7 +196,7 @@ def attribute_drop_probability(
     return (q / q.mean() * rate).clamp(0, threshold)
 
 
-def drop_edges(
+def drop_weak_edges(
     edges: Tensor, keep: Tensor, *, undirected: bool = True, generator: torch.Generator | None = None
 ) -> Tensor:
     """Keep each edge with its probability.
@@ -202,12 +209,12 @@ def drop_edges(
 
     Returns:
         ``(2, k)`` the edges that are left.
-
-    Raises:
-        ValueError: lengths differ, a probability outside [0, 1].
     """
-    check_in_range(0, 1, keep=keep)
-    check_same_length(edges=edges.T, keep=keep)
+    check_shapes(edges=(edges, "2 m", int), keep=(keep, "m"))
+    check_entries(0, 1, keep=keep)
+    check_flag(undirected=undirected)
+    check_generator(generator)
+    edges = check_labels(edges.flatten(), name="edges").view_as(edges)
     if undirected:  # number the pairs, whatever the direction
         _, number = edges.sort(0).values.unique(dim=1, return_inverse=True)
     else:
@@ -217,23 +224,22 @@ def drop_edges(
 
 
 def drop_attributes(features: Tensor, drop: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """Zero whole columns of ``features (n, f)``, each with its probability ``drop (f,)``.
-
-    Raises:
-        ValueError: a probability outside [0, 1], or not one a column.
-    """
-    check_in_range(0, 1, drop=drop)
-    check_same_length(**{"features.T": features.T, "drop": drop})
+    """Zero whole columns of ``features (n, f)``, each with its probability ``drop (f,)``; generator on the CPU."""
+    check_shapes(features=(features, "n f"), drop=(drop, "f"))
+    check_entries(0, 1, drop=drop)
+    check_generator(generator)
     draw = torch.rand(len(drop), generator=generator, dtype=torch.float64).to(drop.device)
     return features * (draw >= drop)
 
 
 def bonus_weight(epoch: int, start: int, maximum: float) -> float:
     r"""The schedule :math:`\gamma(t) = \min(\max(0, (t - t_0)/100), \gamma_{\max})`."""
-    check_in_range(0, math.inf, epoch=epoch, start=start, maximum=maximum)
-    return min(max(0.0, (epoch - start) / 100), maximum)
+    check_count(0, epoch=epoch, start=start)
+    check_in_range(0, math.inf, maximum=maximum)
+    return min(max(0.0, (epoch - start) / 100), float(maximum))
 
 
+@full_precision
 def team_up(
     z1: Tensor, z2: Tensor, node_strength: Tensor, gamma: float, temperature: float = 0.5, *, reduction: str = "mean"
 ) -> Tensor:
@@ -249,21 +255,15 @@ def team_up(
 
     Returns:
         Scalar, or ``(n,)`` with ``reduction="none"``.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes do not fit, NaN, fewer than two nodes, temperature not positive, ``gamma`` negative.
     """
-    check_embeddings(z1=z1, z2=z2)
-    check_same_shape(z1=z1, z2=z2)
-    check_embeddings(ndim=1, node_strength=node_strength)
-    check_same_length(z1=z1, node_strength=node_strength)
-    check_positive(temperature=temperature)
-    check_in_range(0, math.inf, gamma=gamma)
+    check_shapes(z1=(z1, "n d"), z2=(z2, "n d"), node_strength=(node_strength, "n"))
+    check_temperature(temperature)
+    check_in_range(0, LARGEST, gamma=gamma)
+    check_entries(-LARGEST, LARGEST, node_strength=node_strength)
+    check_choice(REDUCTIONS, reduction=reduction)
     check_batch(len(z1), 2, name="z1", why="to have a negative")
-    s = node_strength.detach().to(z1)
-    bonus = gamma * (s[:, None] + s[None, :])  # (n, n)
-    own = self_mask(len(s), s.device)
+    bonus = gamma * node_strength.detach()  # (n,) of the candidates; the anchor's own would cancel
+    own = self_mask(len(z1), z1.device)
     positives = torch.cat([own, torch.zeros_like(own)], 1)  # (n, 2n): candidates of the other view, then of the same
     candidates = torch.cat([torch.ones_like(own), ~own], 1)
     losses = []
@@ -273,25 +273,11 @@ def team_up(
     return (losses[0] + losses[1]) / 2
 
 
-class GCN(nn.Module):
-    """Two graph convolutions, ``(n, f)`` attributes to ``(n, d)`` features; the first layer is twice as wide."""
-
-    def __init__(self, in_dim: int, dim: int) -> None:
-        """Make the layers."""
-        super().__init__()
-        check_positive(in_dim=in_dim, dim=dim)
-        self.first, self.second = nn.Linear(in_dim, 2 * dim), nn.Linear(2 * dim, dim)
-
-    def forward(self, features: Tensor, edges: Tensor) -> Tensor:
-        """Features of all nodes."""
-        a = gcn_matrix(edges, len(features)).to(features)
-        return torch.relu(a @ self.second(torch.relu(a @ self.first(features))))
-
-
 class CSGCL(nn.Module):
     """The whole method on one graph: fixed community quantities, a shared encoder, a projection head.
 
-    One step: ``model(epoch).backward()`` and the optimizer; afterwards use ``model.encoder(features, edges)``.
+    One step is one epoch (full batch): ``loss()``, the optimizer, ``after_step()``; a call gives the features of all
+    nodes. State: the networks, the graph with its strengths and weights, and ``epoch``, which decides on the bonus.
     """
 
     features: Tensor
@@ -306,12 +292,11 @@ class CSGCL(nn.Module):
         communities: Tensor,
         dim: int = 32,
         *,
-        edge_rates: tuple[float, float] = (0.2, 0.5),
-        attribute_rates: tuple[float, float] = (0.1, 0.2),
+        edge_rates: Sequence[float] = (0.2, 0.5),
+        attribute_rates: Sequence[float] = (0.1, 0.2),
         temperature: float = 0.5,
         start: int = 100,
         gamma: float = 1.0,
-        generator: torch.Generator | None = None,
     ) -> None:
         """Score the communities and make the networks.
 
@@ -325,14 +310,21 @@ class CSGCL(nn.Module):
             temperature: of the contrast.
             start: epoch after which the bonus rises.
             gamma: its largest weight.
-            generator: of the views, on the CPU.
         """
         super().__init__()
-        check_positive(temperature=temperature)
-        check_labels(communities, len(features), name="communities")
-        strength = community_strength(edges, communities)
-        self.temperature, self.start, self.gamma, self.generator = temperature, start, gamma, generator
-        self.edge_rates, self.attribute_rates = edge_rates, attribute_rates
+        check_shapes(features=(features, "n f"), communities=(communities, "n", int))
+        check_temperature(temperature)
+        bonus_weight(0, start, 0.0)
+        check_in_range(0, LARGEST, gamma=gamma)
+        for name, rates in (("edge_rates", edge_rates), ("attribute_rates", attribute_rates)):
+            check_type((list, tuple), **{name: rates})
+            if len(rates) != 2:
+                raise ValueError(f"{name}: expected two rates, one a view, got {len(rates)}")
+            check_in_range(0, 1, **{f"{name}[{i}]": rate for i, rate in enumerate(rates)})
+        communities, edges = _check_graph(edges, communities)
+        strength = community_strength(edges, communities).to(features.dtype)
+        self.temperature, self.start, self.gamma, self.epoch = temperature, start, gamma, 1
+        self.edge_rates, self.attribute_rates = tuple(edge_rates), tuple(attribute_rates)
         self.register_buffer("features", features)
         self.register_buffer("edges", edges)
         self.register_buffer("node_strength", strength[communities])
@@ -340,18 +332,52 @@ class CSGCL(nn.Module):
         self.encoder = GCN(features.shape[1], dim)
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.ELU(), nn.Linear(dim, dim))
 
-    def view(self, number: int) -> tuple[Tensor, Tensor]:
-        """Fresh attributes and edges of view 0 or 1."""
+    def get_extra_state(self) -> int:
+        """The epoch, counted from 1."""
+        return self.epoch
+
+    def set_extra_state(self, state: int) -> None:
+        """Go on with that epoch."""
+        self.epoch = state
+
+    def forward(self) -> Tensor:
+        """Features ``(n, d)`` of all nodes of the whole graph, without dropping."""
+        return self.encoder(self.features, self.edges)
+
+    def view(self, number: int, *, generator: torch.Generator | None = None) -> tuple[Tensor, Tensor]:
+        """Fresh attributes and edges of view 0 or 1; the generator is on the CPU."""
+        check_count(0, 1, number=number)
         keep = edge_keep_probability(self.weights, self.edge_rates[number])
         drop = attribute_drop_probability(self.features, self.node_strength, self.attribute_rates[number])
-        features = drop_attributes(self.features, drop, generator=self.generator)
-        return features, drop_edges(self.edges, keep, generator=self.generator)
+        features = drop_attributes(self.features, drop, generator=generator)
+        return features, drop_weak_edges(self.edges, keep, generator=generator)
 
-    def forward(self, epoch: int) -> Tensor:
-        """The loss of one epoch (full batch), counted from 1."""
-        z1, z2 = (self.head(self.encoder(*self.view(number))) for number in (0, 1))
-        gamma = bonus_weight(epoch, self.start, self.gamma)
-        return team_up(z1, z2, self.node_strength, gamma, self.temperature)
+    def loss(self, nodes: Tensor | None = None, *, generator: torch.Generator | None = None) -> Tensor:
+        """The loss of this epoch; with ``nodes (b,)`` only they are contrasted, with one another."""
+        z1, z2 = (self.head(self.encoder(*self.view(number, generator=generator))) for number in (0, 1))
+        strength = self.node_strength
+        if nodes is not None:
+            nodes = check_labels(nodes, name="nodes", num_classes=len(strength))
+            check_batch(len(nodes), 2, name="nodes", why="to have a negative")
+            z1, z2, strength = z1[nodes], z2[nodes], strength[nodes]
+        gamma = bonus_weight(self.epoch, self.start, self.gamma)
+        return team_up(z1, z2, strength, gamma, self.temperature)
+
+    def after_step(self) -> None:
+        """Count the epoch."""
+        self.epoch += 1
+
+
+def _check_graph(edges: Tensor, communities: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
+    """Communities ``(n,)`` and edges between the n nodes, both int64."""
+    check_shapes(communities=(communities, "n", int))
+    communities = check_labels(communities, name="communities", num_classes=count)
+    if int(communities.max()) >= len(communities):
+        high = int(communities.max())
+        raise ValueError(f"communities: expected numbers from 0 on, below that of nodes {len(communities)}, got {high}")
+    edges = check_edges(edges, len(communities))
+    check_shapes(communities=(communities, "n", int), edges=(edges, "2 m", int))
+    return communities, edges
 
 
 def _min_max(x: Tensor) -> Tensor:

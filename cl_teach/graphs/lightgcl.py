@@ -19,14 +19,14 @@ What changes and why: other graph methods make the second view by dropping edges
 keeps noise. Here it is made once and without chance: large singular values hold the pattern that users share, small
 ones the noise. Three thin factors stand for a dense matrix, so that a layer costs (I + J) q d.
 
-Paper versus code. (1) The repository holds two models. Today's (`lightgcl`) is linear, sums the layers and contrasts
-the sums with inner products against all nodes; its global layer starts from the *local* layer before. The paper's form
-(`layerwise_contrast`) has LeakyReLU, residuals and cosines a layer. Both are here; `LightGCL` uses the second by
-default. (2) Today's code clips the positive logit to [-5, 5], where its gradient ends and only repulsion is left, and
-adds 1e-8 inside the logarithm; both are kept, the logarithm by logsumexp. (3) The old code decomposes the matrix before
+Paper versus code. (1) The repository holds two models. Today's (form "inner product") is linear, sums the layers and
+contrasts the sums with inner products against all nodes; its global layer starts from the *local* layer before. The
+paper's (form "layerwise") has LeakyReLU, residuals and cosines a layer. Both are here, the second by default. (2)
+Today's code clips the positive logit to [-5, 5], where its gradient ends and only repulsion is left, and adds 1e-8
+inside the logarithm; both are kept, the logarithm by logsumexp. (3) The old code decomposes the matrix before
 normalization, today's after; after is used. (4) The old code puts a random mask and a learned d x d map on the global
 view, neither of which is in the paper's equation; both are left out. (5) The code's decomposition is randomized; here
-it is exact. (6) The paper's form sums over nodes; `LightGCL` takes means, so that its weight does not depend on the
+it is exact. (6) The paper's form sums over nodes; `lightgcl` takes means, so that its weight does not depend on the
 batch. (7) Chosen here: one draw of dropped edges a step for all layers; `LightGCL` ranks by BPR in both forms, where
 the old code has a hinge, and its layer-wise form is linear and without residual unless asked otherwise.
 """
@@ -42,14 +42,19 @@ from torch.nn import functional as F
 
 from ..core.checks import (
     check_choice,
-    check_embeddings,
+    check_count,
+    check_entries,
+    check_flag,
+    check_generator,
     check_in_range,
     check_labels,
-    check_mask,
-    check_positive,
-    check_same_width,
+    check_shapes,
+    check_type,
+    finite_result,
 )
-from ..core.contrast import softmax_contrast
+from ..core.contrast import check_temperature, softmax_contrast
+from ..core.interactions import draw_unseen
+from ..core.precision import full_precision
 from ..core.ranking import bpr
 from ..core.similarity import cosine_similarity, self_mask
 
@@ -61,7 +66,6 @@ __all__ = [
     "LightGCLTerms",
     "LowRank",
     "Sides",
-    "draw_unseen",
     "drop_edges",
     "inner_product_contrast",
     "layerwise_contrast",
@@ -70,6 +74,11 @@ __all__ = [
     "normalize_interactions",
     "propagate",
 ]
+
+# Where today's code clips the logit of the positive, and what it adds inside the logarithm.
+CLIP, EPSILON = 5.0, 1e-8
+# Squares and products of such numbers, summed over layers, stay in the range of float32.
+LARGEST = 1e12
 
 
 class LowRank(NamedTuple):
@@ -125,16 +134,14 @@ def normalize_interactions(interactions: Tensor) -> Tensor:
 
     Returns:
         ``(I, J)`` of the default dtype; rows and columns without an entry stay zero.
-
-    Raises:
-        TypeError, ValueError: not a boolean matrix.
     """
-    _check_interactions(interactions)
+    check_shapes(interactions=(interactions, "I J", bool))
     r = interactions.to(torch.get_default_dtype())
     users, items = r.sum(1, keepdim=True).clamp_min(1), r.sum(0, keepdim=True).clamp_min(1)
     return r / (users * items).sqrt()
 
 
+@full_precision
 def low_rank_view(adjacency: Tensor, rank: int) -> LowRank:
     """The best approximation of a matrix of the given rank, as factors.
 
@@ -145,44 +152,34 @@ def low_rank_view(adjacency: Tensor, rank: int) -> LowRank:
     Returns:
         The factors, without a gradient. Their signs are arbitrary; only the product matters.
 
-    Raises:
-        TypeError: not floating.
-        ValueError: not a matrix, NaN, ``rank`` out of range.
+    Example:
+        >>> groups = torch.block_diag(torch.ones(2, 3), torch.ones(2, 3)).bool()
+        >>> view = low_rank_view(normalize_interactions(groups), 2)
+        >>> bool((((view.u * view.s) @ view.v.mT > 1e-4) == groups).all())  # two groups are of rank two
+        True
     """
-    check_embeddings(adjacency=adjacency)
-    check_in_range(0, min(adjacency.shape), rank=rank)
+    check_shapes(adjacency=(adjacency, "I J"))
+    check_entries(-LARGEST, LARGEST, adjacency=adjacency)
+    check_count(0, min(adjacency.shape), rank=rank)
     u, s, vh = torch.linalg.svd(adjacency.detach(), full_matrices=False)
     return LowRank(u[:, :rank], s[:rank], vh[:rank].mT)
 
 
 def drop_edges(adjacency: Tensor, rate: float, *, generator: torch.Generator | None = None) -> Tensor:
-    """Zero each entry with chance ``rate`` and scale the others by 1/(1 - rate), so that the mean stays.
+    """Zero each entry of ``(I, J)`` with chance ``rate`` and scale the others by 1/(1 - rate), so that the mean stays.
 
-    The generator lives on the device of ``adjacency``.
-
-    Raises:
-        ValueError: ``rate`` not in [0, 1).
+    The generator lives on the device of ``adjacency``; the rate is in [0, 1).
     """
+    check_shapes(adjacency=(adjacency, "I J"))
     check_in_range(0, 1, rate=rate)
-    check_positive(**{"1 - rate": 1 - rate})
+    check_generator(generator)
+    if rate == 1:
+        raise ValueError("rate: expected a number below 1, got 1")
     kept = torch.rand(adjacency.shape, generator=generator, device=adjacency.device) >= rate
-    return adjacency * kept / (1 - rate)
+    return finite_result(adjacency * kept / (1 - rate), adjacency=adjacency, rate=rate)
 
 
-def draw_unseen(interactions: Tensor, users: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """For each user of a batch ``(B,)``, one item that the user never met, uniformly.
-
-    Raises:
-        ValueError: a user who met every item.
-    """
-    _check_interactions(interactions)
-    check_labels(users, len(users), name="users", num_classes=len(interactions))
-    unseen = ~interactions[users]  # (B, J)
-    if not unseen.any(1).all():
-        raise ValueError(f"interactions: user {int(users[~unseen.any(1)][0])} met every item, nothing is unseen")
-    return torch.multinomial(unseen.float(), 1, generator=generator)[:, 0]
-
-
+@full_precision
 def propagate(
     tables: Sides, adjacency: Tensor, view: LowRank, layers: int = 2, *, slope: float = 1.0, residual: bool = False
 ) -> Layers:
@@ -195,21 +192,19 @@ def propagate(
         layers: L, at least 1.
         slope: of the LeakyReLU on every layer; 1 is linear (today's code), 0.5 is the paper's.
         residual: whether a layer hands on the sum of its output and its input (the paper).
-
-    Returns:
-        All layers.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: shapes do not fit, NaN, ``layers`` below 1.
     """
+    check_type(Sides, tables=tables)
+    check_type(LowRank, view=view)
     users, items = tables
-    check_embeddings(users=users, items=items, adjacency=adjacency)
-    check_same_width(users=users, items=items)
-    check_positive(layers=layers)
-    shapes = [tuple(adjacency.shape), (len(view.u), len(view.v))]
-    if shapes != [(len(users), len(items))] * 2:
-        raise ValueError(f"adjacency, view: expected shape ({len(users)}, {len(items)}), got {shapes[0]}, {shapes[1]}")
+    check_shapes(**{"tables.users": (users, "I d"), "tables.items": (items, "J d")}, adjacency=(adjacency, "I J"))
+    if not isinstance(view.s, Tensor) or view.s.numel():  # rank 0 is legal
+        named = {"view.u": (view.u, "I q"), "view.s": (view.s, "q"), "view.v": (view.v, "J q")}
+        check_shapes(adjacency=(adjacency, "I J"), **named)
+        check_entries(-LARGEST, LARGEST, **{name: x for name, (x, _) in named.items()})
+    check_entries(-LARGEST, LARGEST, **{"tables.users": users, "tables.items": items}, adjacency=adjacency)
+    check_count(layers=layers)
+    check_in_range(-1, 1, slope=slope)
+    check_flag(residual=residual)
     carried, local, global_ = [tables], [], []
     for _ in range(layers):
         e = carried[-1]
@@ -219,9 +214,12 @@ def propagate(
         local.append(z)
         global_.append(g)
         carried.append(Sides(z.users + e.users, z.items + e.items) if residual else z)
+    last = torch.cat([carried[-1].users, carried[-1].items, global_[-1].users, global_[-1].items])
+    finite_result(last, tables=users, adjacency=adjacency, layers=layers)
     return Layers(carried, local, global_)
 
 
+@full_precision
 def inner_product_contrast(global_: Tensor, local: Tensor, nodes: Tensor, temperature: float = 0.2) -> Tensor:
     r"""Contrast of today's code: global anchors of the batch against *all* local embeddings, nothing normalized.
 
@@ -233,23 +231,17 @@ def inner_product_contrast(global_: Tensor, local: Tensor, nodes: Tensor, temper
         local: ``(N, d)``.
         nodes: ``(|X|,)`` indices of the anchors, repetitions count.
         temperature: greater than 0.
-
-    Returns:
-        Scalar.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, NaN, an index out of range, temperature not positive.
     """
-    check_embeddings(global_=global_, local=local)
-    check_same_width(global_=global_, local=local)
-    check_labels(nodes, len(nodes), name="nodes", num_classes=len(local))
-    check_positive(temperature=temperature)
+    check_shapes(global_=(global_, "N d"), local=(local, "N d"), nodes=(nodes, "X", int))
+    nodes = check_labels(nodes, name="nodes", num_classes=len(local))
+    check_temperature(temperature)
     logits = global_[nodes] @ local.mT / temperature  # (|X|, N)
-    own = logits.gather(1, nodes[:, None])[:, 0].clamp(-5, 5)
-    return (torch.logaddexp(logits.logsumexp(1), logits.new_tensor(math.log(1e-8))) - own).mean()
+    finite_result(logits, global_=global_, local=local, temperature=temperature)
+    own = logits.gather(1, nodes[:, None])[:, 0].clamp(-CLIP, CLIP)
+    return (torch.logaddexp(logits.logsumexp(1), logits.new_tensor(math.log(EPSILON))) - own).mean()
 
 
+@full_precision
 def layerwise_contrast(
     layers: Layers, user_ids: Tensor, item_ids: Tensor, temperature: float = 0.2, *, reduction: str = "sum"
 ) -> Sides:
@@ -264,16 +256,14 @@ def layerwise_contrast(
 
     Returns:
         The scalar of either side.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: an index out of range, temperature not positive, another reduction.
     """
-    check_positive(temperature=temperature)
+    check_temperature(temperature)
     check_choice(("sum", "mean"), reduction=reduction)
+    _check_layers(layers)
     sides = []
-    for side, ids in enumerate((user_ids, item_ids)):
-        check_labels(ids, len(ids), name=("user_ids", "item_ids")[side], num_classes=len(layers.carried[0][side]))
+    for side, (name, ids) in enumerate((("user_ids", user_ids), ("item_ids", item_ids))):
+        check_shapes(**{name: (ids, "B", int)})
+        ids = check_labels(ids, name=name, num_classes=len(layers.carried[0][side]))
         total = layers.carried[0][side].new_zeros(())
         for z, g in zip(layers.local, layers.global_, strict=True):
             logits = cosine_similarity(z[side][ids], g[side][ids]) / temperature  # (B, B)
@@ -282,6 +272,7 @@ def layerwise_contrast(
     return Sides(*sides)
 
 
+@full_precision
 def lightgcl(
     layers: Layers,
     batch: Batch,
@@ -289,7 +280,7 @@ def lightgcl(
     *,
     weight: float = 0.2,
     decay: float = 1e-7,
-    form: str = "inner product",
+    form: str = "layerwise",
 ) -> LightGCLTerms:
     """The whole objective: BPR, contrast of the two views, squared norm of both tables.
 
@@ -299,20 +290,22 @@ def lightgcl(
         temperature: of the contrast.
         weight: of the contrast; 0 gives LightGCN with a sum over layers.
         decay: of the squared norms of the whole tables.
-        form: ``"inner product"`` (today's code; repetitions in the batch count) or ``"layerwise"`` (the paper's, a mean
-            over the different nodes of the batch).
-
-    Returns:
-        The objective and its parts.
-
-    Raises:
-        TypeError: wrong dtype.
-        ValueError: shapes do not fit, an index out of range, temperature not positive, a weight negative, another form.
+        form: ``"layerwise"`` (the paper's, a mean over the different nodes of the batch) or ``"inner product"``
+            (today's code; repetitions in the batch count).
     """
-    check_in_range(0, math.inf, weight=weight, decay=decay)
+    check_in_range(0, LARGEST, weight=weight, decay=decay)
     check_choice(("inner product", "layerwise"), form=form)
-    (users, met, unseen), e, g = batch, layers.local_sum(), layers.global_sum()
-    items = torch.cat([met, unseen])
+    _check_layers(layers)
+    check_type((list, tuple), batch=batch)
+    if len(batch) != 3:
+        raise ValueError(f"batch: expected users, items they met and items they did not, got {len(batch)} parts")
+    check_shapes(**{f"batch[{i}]": (ids, "B", int) for i, ids in enumerate(batch)})
+    sizes = [len(layers.carried[0][side]) for side in (0, 1, 1)]
+    users, met, unseen = (
+        check_labels(ids, name=f"batch[{i}]", num_classes=n)
+        for i, (ids, n) in enumerate(zip(batch, sizes, strict=True))
+    )
+    e, g, items = layers.local_sum(), layers.global_sum(), torch.cat([met, unseen])
     if form == "layerwise":
         sides = layerwise_contrast(layers, users.unique(), items.unique(), temperature, reduction="mean")
     else:
@@ -323,13 +316,14 @@ def lightgcl(
     contrast = sides.users + sides.items
     recommendation = bpr(e.users[users], e.items[met], e.items[unseen])
     norms = torch.stack([table.square().sum() for table in layers.carried[0]]).sum()
-    return LightGCLTerms(recommendation + weight * contrast + decay * norms, recommendation, contrast)
+    loss = recommendation + weight * contrast + decay * norms
+    return LightGCLTerms(finite_result(loss, layers=norms, weight=weight, decay=decay), recommendation, contrast)
 
 
 class LightGCL(nn.Module):
-    """Two embedding tables and the two fixed views of the graph.
+    """Two embedding tables and the two fixed views of the graph; a call gives the embeddings of both sides.
 
-    One step: ``model(users, met, draw_unseen(interactions, users)).loss``, backward, Adam.
+    One step: ``loss(users, met)`` and Adam. State: the tables, the graph and the factors of its low-rank view.
     """
 
     adjacency: Tensor
@@ -343,6 +337,11 @@ class LightGCL(nn.Module):
         *,
         slope: float = 1.0,
         residual: bool = False,
+        temperature: float = 0.2,
+        weight: float = 0.2,
+        decay: float = 1e-7,
+        form: str = "layerwise",
+        edge_dropout: float = 0.0,
     ) -> None:
         """Decompose the graph and draw the tables (Xavier, from torch's global state).
 
@@ -353,10 +352,23 @@ class LightGCL(nn.Module):
             layers: of the propagation.
             slope: as in `propagate`.
             residual: as in `propagate`.
+            temperature: as in `lightgcl`.
+            weight: as in `lightgcl`.
+            decay: as in `lightgcl`.
+            form: as in `lightgcl`.
+            edge_dropout: share of the edges that a training step leaves out of the local view.
         """
         super().__init__()
-        check_positive(dim=dim, layers=layers)
-        self.layers, self.slope, self.residual = layers, slope, residual
+        check_count(dim=dim, layers=layers)
+        check_in_range(-1, 1, slope=slope)
+        check_flag(residual=residual)
+        check_temperature(temperature)
+        check_in_range(0, LARGEST, weight=weight, decay=decay)
+        check_choice(("inner product", "layerwise"), form=form)
+        check_in_range(0, 0.999, edge_dropout=edge_dropout)
+        self.layers, self.slope, self.residual, self.edge_dropout = layers, slope, residual, edge_dropout
+        self.temperature, self.settings = temperature, {"weight": weight, "decay": decay}
+        self.form = form
         self.register_buffer("adjacency", normalize_interactions(interactions))
         for name, factor in low_rank_view(self.adjacency, rank)._asdict().items():
             self.register_buffer(f"view_{name}", factor)
@@ -365,30 +377,48 @@ class LightGCL(nn.Module):
         )
 
     def propagate(self, graph: Tensor | None = None) -> Layers:
-        """All layers of both views, the local one along ``graph``, the whole one if None."""
+        """All layers of both views, the local one along ``graph (I, J)``, the whole one if None."""
         graph = self.adjacency if graph is None else graph
         view = LowRank(*(self.get_buffer(f"view_{name}") for name in LowRank._fields))
         tables = Sides(self.users, self.items)
         return propagate(tables, graph, view, self.layers, slope=self.slope, residual=self.residual)
 
-    def forward(
+    def forward(self) -> Sides:
+        """Embeddings ``(I, d)`` and ``(J, d)``, from the local view alone."""
+        return self.propagate().local_sum()
+
+    def loss(
         self,
         users: Tensor,
         met: Tensor,
-        unseen: Tensor,
-        temperature: float = 0.5,
+        unseen: Tensor | None = None,
         *,
-        weight: float = 0.1,
-        form: str = "layerwise",
-        graph: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> LightGCLTerms:
-        """The objective of a batch, as in `lightgcl`; ``graph`` may come from `drop_edges`."""
-        return lightgcl(self.propagate(graph), (users, met, unseen), temperature, weight=weight, form=form)
+        """The objective of a batch.
+
+        Args:
+            users: ``(B,)``.
+            met: ``(B,)`` items they met.
+            unseen: ``(B,)`` items they did not meet; None to draw them.
+            generator: of what is drawn, on the CPU.
+        """
+        if unseen is None:
+            unseen = draw_unseen(self.adjacency > 0, users, generator=generator)
+        graph = None
+        if self.training and self.edge_dropout > 0:
+            graph = drop_edges(self.adjacency.cpu(), self.edge_dropout, generator=generator).to(self.adjacency)
+        found = self.propagate(graph)
+        named = {"users": users, "met": met, "unseen": unseen}
+        check_shapes(**{name: (ids, "B", int) for name, ids in named.items()})
+        sizes = [len(self.users), len(self.items), len(self.items)]
+        ids = [check_labels(x, name=k, num_classes=n) for (k, x), n in zip(named.items(), sizes, strict=True)]
+        return lightgcl(found, (ids[0], ids[1], ids[2]), self.temperature, form=self.form, **self.settings)
 
     @torch.no_grad()
     def scores(self) -> Tensor:
-        """``(I, J)`` scores for ranking, from the local view alone; mask the training items before ranking."""
-        e = self.propagate().local_sum()
+        """``(I, J)`` scores for ranking; mask the training items before ranking."""
+        e = self()
         return e.users @ e.items.mT
 
 
@@ -396,7 +426,19 @@ def _total(layers: list[Sides]) -> Sides:
     return Sides(*(torch.stack(side).sum(0) for side in zip(*layers, strict=True)))
 
 
-def _check_interactions(interactions: Tensor) -> None:
-    if isinstance(interactions, Tensor) and interactions.ndim != 2:
-        raise ValueError(f"interactions: expected shape (users, items), got {tuple(interactions.shape)}")
-    check_mask(interactions, tuple(getattr(interactions, "shape", ())), name="interactions")
+def _check_layers(layers: Layers) -> None:
+    check_type(Layers, layers=layers)
+    for name, stack in layers._asdict().items():
+        check_type((list, tuple), **{f"layers.{name}": stack})
+        for i, sides in enumerate(stack):
+            check_type(Sides, **{f"layers.{name}[{i}]": sides})
+    sizes = {name: len(stack) for name, stack in layers._asdict().items()}
+    if sizes["local"] < 1 or sizes["global_"] != sizes["local"] or sizes["carried"] != sizes["local"] + 1:
+        raise ValueError(f"layers: expected L + 1 carried, L local and L global ones, L at least 1, got {sizes}")
+    specs, tables = {}, {}
+    for name, stack in layers._asdict().items():
+        for i, (users, items) in enumerate(stack):
+            specs[f"layers.{name}[{i}].users"], specs[f"layers.{name}[{i}].items"] = (users, "I d"), (items, "J d")
+    check_shapes(**specs)
+    tables = {name: x for name, (x, _) in specs.items()}
+    check_entries(-LARGEST, LARGEST, **tables)

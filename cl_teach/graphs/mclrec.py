@@ -31,8 +31,10 @@ shuffled spans are drawn per sequence.
 
 from __future__ import annotations
 
+import copy
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,25 +43,36 @@ from torch.nn import functional as F
 from ..core.checks import (
     check_batch,
     check_choice,
-    check_embeddings,
+    check_count,
+    check_flag,
+    check_generator,
     check_in_range,
     check_labels,
     check_positive,
-    check_same_shape,
+    check_shapes,
+    check_type,
+    finite_result,
 )
-from ..core.contrast import softmax_contrast
+from ..core.contrast import REDUCTIONS, check_temperature, softmax_contrast
+from ..core.frozen import evaluating
+from ..core.precision import full_precision
 from ..core.similarity import normalize, other_view_mask, self_mask
+from ..models.item_sequences import SequenceEncoder, check_sequences
 
 __all__ = [
     "Augmenter",
     "MCLRec",
     "MCLRecTerms",
-    "SequenceEncoder",
     "augment_sequences",
     "inner_product_nt_xent",
     "margin_regularizer",
     "mclrec_terms",
 ]
+
+SCOPES = ("row", "batch")
+# A shuffled span is this share of a sequence.
+SHUFFLED = 0.8
+LARGEST = 1e15
 
 
 class MCLRecTerms(NamedTuple):
@@ -77,9 +90,11 @@ class MCLRecTerms(NamedTuple):
 
     def augmenter_loss(self, weight: float = 0.1) -> Tensor:
         """What the augmenters minimize: the learned terms and ``weight`` times the sum of the margins."""
+        check_in_range(0, LARGEST, weight=weight)
         return self.learned + weight * torch.stack(self.margins).sum()
 
 
+@full_precision
 def inner_product_nt_xent(x: Tensor, y: Tensor, temperature: float = 1.0, *, reduction: str = "mean") -> Tensor:
     """NT-Xent of two views with inner products; nothing is normalized.
 
@@ -91,16 +106,14 @@ def inner_product_nt_xent(x: Tensor, y: Tensor, temperature: float = 1.0, *, red
 
     Returns:
         Scalar, or ``(2B,)`` with ``reduction="none"``.
-
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, fewer than two rows, temperature not positive.
     """
     scores = _scores(x, y, temperature)
+    check_choice(REDUCTIONS, reduction=reduction)
     b, device = len(x), x.device
     return softmax_contrast(scores, other_view_mask(b, device), ~self_mask(2 * b, device), reduction=reduction)
 
 
+@full_precision
 def margin_regularizer(x: Tensor, y: Tensor, temperature: float = 1.0, *, scope: str = "row") -> Tensor:
     """How far positives lie above, and negatives below, the margin between both.
 
@@ -113,11 +126,12 @@ def margin_regularizer(x: Tensor, y: Tensor, temperature: float = 1.0, *, scope:
     Returns:
         Scalar, at least 0.
 
-    Raises:
-        TypeError: not floating tensors.
-        ValueError: shapes differ, NaN, fewer than two rows, temperature not positive, another scope.
+    Example:
+        >>> x = 3 * torch.eye(4)  # positives 9, all negatives 0: a margin of 9, seen from both sides
+        >>> margin_regularizer(x, x).item()
+        18.0
     """
-    check_choice(("row", "batch"), scope=scope)
+    check_choice(SCOPES, scope=scope)
     scores, b = _scores(x, y, temperature), len(x)
     positive_mask = other_view_mask(b, x.device)
     positives = scores[positive_mask].view(2 * b, 1)
@@ -127,9 +141,10 @@ def margin_regularizer(x: Tensor, y: Tensor, temperature: float = 1.0, *, scope:
     else:
         smallest, largest = positives.min(), negatives.max()
     low, high = torch.minimum(smallest, largest), torch.maximum(smallest, largest)
-    return (positives - low).relu().mean() + (high - negatives).relu().mean()
+    return finite_result((positives - low).relu().mean() + (high - negatives).relu().mean(), x=x, y=y)
 
 
+@full_precision
 def mclrec_terms(
     h1: Tensor, h2: Tensor, z1: Tensor, z2: Tensor, temperature: float = 1.0, *, scope: str = "row"
 ) -> MCLRecTerms:
@@ -142,13 +157,13 @@ def mclrec_terms(
         z2: ``(B, d)`` of ``h2``.
         temperature: of the plain term and of the margins.
         scope: as in `margin_regularizer`.
-
-    Returns:
-        The terms.
-
-    Raises:
-        TypeError, ValueError: as in `margin_regularizer`.
     """
+    named = {"h1": h1, "h2": h2, "z1": z1, "z2": z2}
+    check_shapes(**{name: (x, "B d") for name, x in named.items()})
+    check_batch(len(h1), 2, name="h1", why="to have a negative")
+    for name, x in named.items():
+        finite_result(x @ x.mT, **{name: x})
+    check_temperature(temperature)
     plain = inner_product_nt_xent(h1, h2, temperature)
     pairs = ((h1, z2), (h2, z1), (z1, z2))
     learned = torch.stack([inner_product_nt_xent(x, y) for x, y in pairs]).sum()
@@ -159,17 +174,19 @@ def mclrec_terms(
 class Augmenter(nn.Module):
     """A learned view: three linear layers with GELU between them, ``(B, d)`` to unit rows ``(B, d)``."""
 
-    def __init__(self, dim: int, hidden: tuple[int, int] = (32, 16)) -> None:
+    def __init__(self, dim: int, hidden: Sequence[int] = (32, 16)) -> None:
         """Make the layers d, ``hidden[0]``, ``hidden[1]``, d."""
         super().__init__()
-        check_positive(dim=dim, **{"hidden[0]": hidden[0], "hidden[1]": hidden[1]})
+        _check_hidden(hidden)
+        check_count(dim=dim)
         self.first = nn.Linear(dim, hidden[0])
         self.second = nn.Linear(hidden[0], hidden[1])
         self.third = nn.Linear(hidden[1], dim)
 
     def forward(self, h: Tensor) -> Tensor:
         """Unit rows."""
-        return normalize(self.third(F.gelu(self.second(F.gelu(self.first(h))))))
+        check_shapes(h=(h, f"B {self.first.in_features}"))
+        return normalize(self.third(F.gelu(self.second(F.gelu(self.first(h.to(self.first.weight)))))))
 
 
 def augment_sequences(sequences: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -181,12 +198,9 @@ def augment_sequences(sequences: Tensor, *, generator: torch.Generator | None = 
 
     Returns:
         ``(B, T)``; cropped sequences are padded on the left, masked items become 0.
-
-    Raises:
-        TypeError: not integers.
-        ValueError: not two-dimensional, or a sequence without an item.
     """
-    _check_sequences(sequences)
+    sequences = check_sequences(sequences)
+    check_generator(generator)
     ids = sequences.cpu()
     b, t = ids.shape
     length = (ids > 0).sum(1, keepdim=True)  # (B, 1), at least 1
@@ -201,7 +215,7 @@ def augment_sequences(sequences: Tensor, *, generator: torch.Generator | None = 
     rank = noise.masked_fill(place < 0, 2.0).argsort(1).argsort(1)  # mask: the items of lowest noise, never all
     masked = torch.where(rank < length // 2, 0, ids)
 
-    span = (0.8 * length).long()  # shuffle: sort a span by noise, leave every other place where it is
+    span = (SHUFFLED * length).long()  # shuffle: sort a span by noise, leave every other place where it is
     first = (start * (length - span + 1)).long()
     inside = (place >= first) & (place < first + span)
     key = torch.where(inside, (t - length + first) + noise, torch.arange(t).float())
@@ -211,46 +225,24 @@ def augment_sequences(sequences: Tensor, *, generator: torch.Generator | None = 
     return torch.where(kind == 0, cropped, torch.where(kind == 1, masked, shuffled)).to(sequences.device)
 
 
-class SequenceEncoder(nn.Module):
-    """A small causal Transformer over item ids; the last position stands for the user. ``(B, T)`` to ``(B, d)``."""
-
-    def __init__(self, items: int, dim: int = 32, length: int = 12, *, layers: int = 1, dropout: float = 0.1) -> None:
-        """Make the tables (id 0 is padding) and the layers."""
-        super().__init__()
-        check_positive(items=items, dim=dim, length=length, layers=layers)
-        self.items = nn.Embedding(items + 1, dim, padding_idx=0)
-        self.places = nn.Parameter(0.02 * torch.randn(length, dim))
-        block = nn.TransformerEncoderLayer(dim, 2, 4 * dim, dropout, "gelu", batch_first=True)
-        self.blocks = nn.TransformerEncoder(block, layers, enable_nested_tensor=False)
-        nn.init.normal_(self.items.weight[1:], std=0.02)
-
-    def forward(self, sequences: Tensor) -> Tensor:
-        """Encode the sequences, not normalized."""
-        _check_sequences(sequences)
-        t = sequences.shape[1]
-        later = torch.ones(t, t, dtype=torch.bool, device=sequences.device).triu(1)
-        hidden = sequences.eq(0)[:, None, :] | later  # padding and masked items are not looked at
-        hidden = hidden & ~self_mask(t, sequences.device)  # except by themselves: no row may be empty
-        return self.blocks(self.items(sequences) + self.places[-t:], mask=hidden.repeat_interleave(2, 0))[:, -1]
-
-
 class MCLRec(nn.Module):
-    """Encoder and augmenters trained in turns, each with an optimizer of its own.
+    """Encoder and augmenters trained in turns, each with an optimizer of its own; a call encodes sequences.
 
-    One step: ``model.step(sequences, targets)``. Ranking: ``model.scores(sequences)``.
+    The loop is its own, because two optimizers take turns: ``step((sequences, targets))``. ``loss`` trains both at
+    once (the paper's joint ablation, MCLRec-J). State: encoder, augmenters and both optimizers.
     """
 
     def __init__(
         self,
         encoder: SequenceEncoder,
-        hidden: tuple[int, int] = (32, 16),
+        hidden: Sequence[int] = (32, 16),
         *,
         temperature: float = 1.0,
         plain_weight: float = 0.04,
         learned_weight: float = 0.4,
         margin_weight: float = 0.1,
+        scope: str = "row",
         learning_rate: float = 1e-3,
-        generator: torch.Generator | None = None,
     ) -> None:
         r"""Make the augmenters and both optimizers.
 
@@ -261,54 +253,101 @@ class MCLRec(nn.Module):
             plain_weight: :math:`\lambda`.
             learned_weight: :math:`\beta`.
             margin_weight: of the regularizer, inside :math:`\beta` as in the code.
+            scope: of the regularizer's margin, see `margin_regularizer`.
             learning_rate: of both Adam optimizers.
-            generator: of the augmentations, on the CPU.
         """
         super().__init__()
-        check_positive(temperature=temperature, learning_rate=learning_rate)
+        check_type(SequenceEncoder, encoder=encoder)
+        check_positive(learning_rate=learning_rate)
+        check_temperature(temperature)
+        check_choice(SCOPES, scope=scope)
         weights = {"plain_weight": plain_weight, "learned_weight": learned_weight, "margin_weight": margin_weight}
         check_in_range(0, math.inf, **weights)
-        self.temperature, self.plain_weight = temperature, plain_weight
-        self.learned_weight, self.margin_weight, self.generator = learned_weight, margin_weight, generator
+        self.temperature, self.scope, self.plain_weight = temperature, scope, plain_weight
+        self.learned_weight, self.margin_weight = learned_weight, margin_weight
         self.encoder = encoder
         self.augmenters = nn.ModuleList(Augmenter(encoder.items.embedding_dim, hidden) for _ in range(2))
         self.encoder_optimizer = torch.optim.Adam(self.encoder.parameters(), lr=learning_rate)
         self.augmenter_optimizer = torch.optim.Adam(self.augmenters.parameters(), lr=learning_rate)
 
-    def terms(self, views: tuple[Tensor, Tensor]) -> MCLRecTerms:
-        """Contrastive terms of two augmented ``(B, T)`` copies of a batch."""
-        h1, h2 = (self.encoder(view) for view in views)
-        return mclrec_terms(h1, h2, self.augmenters[0](h1), self.augmenters[1](h2), self.temperature)
+    def get_extra_state(self) -> dict[str, Any]:
+        """What both optimizers remember."""
+        pair = {"encoder": self.encoder_optimizer, "augmenters": self.augmenter_optimizer}
+        return {name: copy.deepcopy(optimizer.state_dict()) for name, optimizer in pair.items()}
 
-    def encoder_loss(self, sequences: Tensor, targets: Tensor, views: tuple[Tensor, Tensor]) -> Tensor:
-        """Next item among all items, plus both contrasts."""
-        check_labels(targets, len(sequences), name="targets", num_classes=self.encoder.items.num_embeddings)
+    def set_extra_state(self, state: dict[str, Any]) -> None:
+        """Go on with what they remembered."""
+        self.encoder_optimizer.load_state_dict(copy.deepcopy(state["encoder"]))
+        self.augmenter_optimizer.load_state_dict(copy.deepcopy(state["augmenters"]))
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        """Encoded users ``(B, d)``, not normalized."""
+        return self.encoder(sequences)
+
+    def terms(self, views: Sequence[Tensor]) -> MCLRecTerms:
+        """Contrastive terms of two augmented ``(B, T)`` copies of a batch."""
+        check_type((list, tuple), views=views)
+        if len(views) != 2:
+            raise ValueError(f"views: expected two augmented copies, got {len(views)}")
+        check_shapes(**{f"views[{i}]": (view, "B T", int) for i, view in enumerate(views)})
+        check_batch(len(views[0]), 2, name="views", why="to have a negative")
+        known = self.encoder.items.num_embeddings
+        first, second = (check_sequences(view, name=f"views[{i}]") for i, view in enumerate(views))
+        for i, view in enumerate((first, second)):
+            check_labels(view.flatten(), name=f"views[{i}]", num_classes=known)
+        h1, h2 = self.encoder(first), self.encoder(second)
+        return mclrec_terms(h1, h2, self.augmenters[0](h1), self.augmenters[1](h2), self.temperature, scope=self.scope)
+
+    def encoder_loss(self, sequences: Tensor, targets: Tensor, views: Sequence[Tensor]) -> Tensor:
+        """Next item among all items, plus both contrasts; targets are items from 1 on."""
+        check_shapes(sequences=(sequences, "B T", int), targets=(targets, "B", int))
+        targets = check_labels(targets, name="targets", num_classes=self.encoder.items.num_embeddings)
+        if int(targets.min()) < 1:
+            raise ValueError("targets: expected items from 1 on, got 0, the padding")
         terms = self.terms(views)
-        recommendation = F.cross_entropy(self._logits(sequences), targets - 1)
+        recommendation = F.cross_entropy(self._logits(sequences).to(terms.plain), targets - 1)
         learned = terms.augmenter_loss(self.margin_weight)
         return recommendation + self.plain_weight * terms.plain + self.learned_weight * learned
 
-    def step(self, sequences: Tensor, targets: Tensor, *, joint: bool = False) -> Tensor:
-        """Encoder, augmenters, encoder again; or all at once on the encoder's loss (the paper's joint ablation).
+    def loss(self, sequences: Tensor, targets: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+        """The encoder's loss with two fresh augmentations; its gradient trains encoder and augmenters at once."""
+        views = [augment_sequences(sequences, generator=generator) for _ in range(2)]
+        return self.encoder_loss(sequences, targets, views)
+
+    def step(
+        self, batch: tuple[Tensor, Tensor], *, joint: bool = False, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Encoder, augmenters, encoder again; or all at once on the encoder's loss.
+
+        Args:
+            batch: sequences ``(B, T)`` and targets ``(B,)``.
+            joint: all at once.
+            generator: of the augmentations, on the CPU.
 
         Returns:
             The encoder's loss before the step, detached.
         """
-        first, second = (augment_sequences(sequences, generator=self.generator) for _ in range(2))
-        views = (first, second)
-        loss = self.encoder_loss(sequences, targets, views)
+        check_type((list, tuple), batch=batch)
+        if len(batch) != 2:
+            raise ValueError(f"batch: expected sequences and targets, got {len(batch)} parts")
+        check_flag(joint=joint)
+        sequences = check_sequences(batch[0], name="batch[0]")
+        check_shapes(**{"batch[0]": (sequences, "B T", int), "batch[1]": (batch[1], "B", int)})
+        views = [augment_sequences(sequences, generator=generator) for _ in range(2)]
+        loss = self.encoder_loss(sequences, batch[1], views)
         if joint:
             self._update(loss, self.encoder_optimizer, self.augmenter_optimizer)
             return loss.detach()
         self._update(loss, self.encoder_optimizer)
         self._update(self.terms(views).augmenter_loss(self.margin_weight), self.augmenter_optimizer)
-        self._update(self.encoder_loss(sequences, targets, views), self.encoder_optimizer)
+        self._update(self.encoder_loss(sequences, batch[1], views), self.encoder_optimizer)
         return loss.detach()
 
     @torch.no_grad()
     def scores(self, sequences: Tensor) -> Tensor:
-        """``(B, items)`` scores of items 1, 2, ...; call it in evaluation mode."""
-        return self._logits(sequences)
+        """``(B, items)`` scores of items 1, 2, ..., without dropout."""
+        with evaluating(self):
+            return self._logits(sequences)
 
     def _logits(self, sequences: Tensor) -> Tensor:
         return self.encoder(sequences) @ self.encoder.items.weight[1:].mT
@@ -320,17 +359,17 @@ class MCLRec(nn.Module):
             optimizer.step()
 
 
+def _check_hidden(hidden: Sequence[int]) -> None:
+    check_type((list, tuple), hidden=hidden)
+    if len(hidden) != 2:
+        raise ValueError(f"hidden: expected two widths, got {len(hidden)}")
+    check_count(**{f"hidden[{i}]": width for i, width in enumerate(hidden)})
+
+
 def _scores(x: Tensor, y: Tensor, temperature: float) -> Tensor:
     """``(2B, 2B)`` inner products of both stacked views."""
-    check_embeddings(x=x, y=y)
-    check_same_shape(x=x, y=y)
-    check_positive(temperature=temperature)
+    check_shapes(x=(x, "B d"), y=(y, "B d"))
+    check_temperature(temperature)
     check_batch(len(x), 2, name="x", why="to have a negative")
     v = torch.cat([x, y])
-    return v @ v.mT / temperature
-
-
-def _check_sequences(sequences: Tensor) -> None:
-    check_labels(sequences.flatten(), sequences.numel(), name="sequences")
-    if sequences.ndim != 2 or not (sequences > 0).any(1).all():
-        raise ValueError(f"sequences: expected (B, T) ids, an item in each, got shape {tuple(sequences.shape)}")
+    return finite_result(v @ v.mT / temperature, x=x, y=y, temperature=temperature)

@@ -7,13 +7,17 @@ from .class_translator import ClassCritic, ClassTranslator, TranslatorTrainer
 from .cosine import CosineClassifier
 from .dilated import DilatedEncoder, draw_segments
 from .encoders import MLP, ConvEncoder, cifar_resnet18
+from .fields import FieldEncoder
 from .foreground import Foreground, fit_foreground, foreground_ratio, patch_tokens
 from .generator import VariationGenerator, noise_embeddings
-from .graph import gcn_matrix, mean_matrix, scale_by_degrees
+from .graph import GCN, gcn_matrix, mean_matrix, scale_by_degrees
 from .heads import PredictionHead, ProjectionHead
+from .item_sequences import SequenceEncoder
 from .language_model import LanguageModel
 from .low_rank import LowRankFeatures
+from .meta_paths import MetaPath, MetaPathNetwork, meta_path_links
 from .paired_towers import HeadedTower, PairedTowers, Views
+from .moco import MoCo
 from .point_transformer import MaskedBranch, PatchEmbedding, PositionedBlocks, farthest_points, make_patches
 from .policies import ActionPolicy, TokenPolicy, bumps
 from .pooling import masked_mean
@@ -45,6 +49,7 @@ __all__ = [
     "DilatedEncoder",
     "LowRankFeatures",
     "MaskedBranch",
+    "MoCo",
     "draw_segments",
     "LanguageModel",
     "PatchEmbedding",
@@ -79,4 +84,10 @@ __all__ = [
     "SignalTower",
     "draw_drop_mask",
     "TokenClassifier",
+    "FieldEncoder",
+    "GCN",
+    "MetaPath",
+    "MetaPathNetwork",
+    "SequenceEncoder",
+    "meta_path_links",
 ]

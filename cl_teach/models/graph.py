@@ -1,4 +1,5 @@
-r"""What graph methods share: scaled adjacency matrices, by which features travel along edges.
+r"""What graph methods share: scaled adjacency matrices, by which features travel along edges, and a network of two such
+steps.
 
 A dense matrix product is the whole propagation: ``matrix @ features`` gives each node a weighted sum of what its
 neighbors hold. Graphs of a few thousand nodes fit.
@@ -6,12 +7,18 @@ neighbors hold. Graphs of a few thousand nodes fit.
 
 from __future__ import annotations
 
+import math
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from ..core.checks import check_embeddings, check_in_range, check_labels, check_square
+from ..core.checks import check_count, check_entries, check_flag, check_labels, check_shapes, check_square
+from ..core.precision import full_precision
 
-__all__ = ["check_edges", "gcn_matrix", "mean_matrix", "scale_by_degrees"]
+__all__ = ["GCN", "check_edges", "gcn_matrix", "mean_matrix", "scale_by_degrees"]
+
+# Sums of rows of larger entries leave the range of float32.
+LARGEST = 1e30
 
 
 def gcn_matrix(edges: Tensor, n: int) -> Tensor:
@@ -24,68 +31,74 @@ def gcn_matrix(edges: Tensor, n: int) -> Tensor:
     Returns:
         ``(n, n)`` float32.
 
-    Raises:
-        TypeError: not integers.
-        ValueError: another shape, an index out of range.
-
     Source:
         Kipf and Welling, Semi-Supervised Classification with Graph Convolutional Networks (2017), equation 2.
     """
-    check_edges(edges, n, minimum=0)
+    check_count(n=n)
+    edges = check_edges(edges, n, minimum=0)
     a = torch.zeros(n, n, device=edges.device)
     a[edges[1], edges[0]] = 1.0
     return scale_by_degrees(a.fill_diagonal_(1.0), self_loops=False)
 
 
+@full_precision
 def scale_by_degrees(adjacency: Tensor, *, self_loops: bool = True) -> Tensor:
     r"""Scale a weighted adjacency matrix by the roots of both degrees, :math:`D^{-1/2}(A + I)D^{-1/2}`.
 
     Args:
-        adjacency: ``(n, n)`` floating, nonnegative.
+        adjacency: ``(n, n)``, nonnegative.
         self_loops: whether to add the identity first.
 
     Returns:
         ``(n, n)``; the row of a node without an edge is zero.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: not square, negative entries, NaN.
     """
     check_square(adjacency=adjacency)
-    check_in_range(0, float("inf"), adjacency=adjacency)
+    check_entries(0, LARGEST, adjacency=adjacency)
+    check_flag(self_loops=self_loops)
     a = adjacency + torch.eye(len(adjacency)).to(adjacency) if self_loops else adjacency
     degree = a.sum(1)
-    root = torch.where(degree > 0, degree, torch.ones_like(degree)).sqrt()
+    root = degree.where(degree > 0, 1.0).sqrt()
     return a / (root[:, None] * root[None, :])
 
 
+@full_precision
 def mean_matrix(incidence: Tensor) -> Tensor:
     """Rows that average over the neighbors; a node without one gets a row of zeros.
 
     Args:
-        incidence: ``(n, m)`` floating, nonnegative: who is linked to whom, and how strongly.
+        incidence: ``(n, m)``, nonnegative: who is linked to whom, and how strongly.
 
     Returns:
         ``(n, m)``, each row with sum 1 or 0.
-
-    Raises:
-        TypeError: not floating.
-        ValueError: not a matrix, negative entries, NaN.
     """
-    check_embeddings(incidence=incidence)
-    check_in_range(0, float("inf"), incidence=incidence)
+    check_shapes(incidence=(incidence, "n m"))
+    check_entries(0, LARGEST, incidence=incidence)
     count = incidence.sum(1, keepdim=True)
-    return incidence / torch.where(count > 0, count, torch.ones_like(count))
+    return incidence / count.where(count > 0, 1.0)
 
 
-def check_edges(edges: Tensor, n: int, minimum: int = 1) -> None:
-    """Check ``(2, m)`` integer edges between n nodes, at least ``minimum`` of them.
+def check_edges(edges: Tensor, n: int, *, minimum: int = 1) -> Tensor:
+    """Check ``(2, m)`` integer edges between n nodes, at least ``minimum`` of them, and return them as int64."""
+    if isinstance(edges, Tensor) and (edges.ndim != 2 or len(edges) != 2 or edges.shape[1] < minimum):
+        raise ValueError(f"edges: expected shape (2, m) with m at least {minimum}, got {tuple(edges.shape)}")
+    if not isinstance(edges, Tensor) or edges.numel():
+        check_shapes(edges=(edges, "2 m", int))
+    return check_labels(edges.flatten(), name="edges", num_classes=n).view(edges.shape)
 
-    Raises:
-        TypeError: not integers.
-        ValueError: another shape, too few edges, an index out of range.
-    """
-    if not isinstance(edges, Tensor) or edges.ndim != 2 or len(edges) != 2 or edges.shape[1] < minimum:
-        came = tuple(edges.shape) if isinstance(edges, Tensor) else type(edges).__name__
-        raise ValueError(f"edges: expected shape (2, m) with m at least {minimum}, got {came}")
-    check_labels(edges.flatten(), edges.numel(), name="edges", num_classes=n)
+
+class GCN(nn.Module):
+    """Two graph convolutions, ``(n, f)`` attributes to ``(n, d)`` features; the first layer is twice as wide."""
+
+    def __init__(self, in_dim: int, dim: int) -> None:
+        """Make the layers."""
+        super().__init__()
+        check_count(in_dim=in_dim, dim=dim)
+        self.first, self.second = nn.Linear(in_dim, 2 * dim), nn.Linear(2 * dim, dim)
+
+    def forward(self, features: Tensor, edges: Tensor) -> Tensor:
+        """Features of all nodes, from attributes ``(n, f)`` and edges ``(2, m)``; m may be 0."""
+        check_shapes(features=(features, f"n {self.first.in_features}"))
+        check_entries(-math.sqrt(LARGEST), math.sqrt(LARGEST), features=features)
+        x = features.to(self.first.weight)
+        a = gcn_matrix(edges, len(x)).to(x)
+        return torch.relu(a @ self.second(torch.relu(a @ self.first(x))))

@@ -14,7 +14,7 @@ def lightgcl(quantity, inputs, params):
     if quantity == "lightgcl_total_loss":
         layers = propagate(Sides(users, items), inputs["A_norm"], view, params["layers"])
         batch = inputs["users"], inputs["pos_items"], inputs["neg_items"]
-        settings = {"weight": params["lambda1"], "decay": params["lambda2"]}
+        settings = {"weight": params["lambda1"], "decay": params["lambda2"], "form": "inner product"}
         terms = lightgcl_terms(layers, batch, params["temperature"], **settings)
         local, low_rank = layers.local_sum(), layers.global_sum()
         return {

@@ -10,7 +10,7 @@ from cl_teach.graphs.meow import (
     concentration,
     negative_weights,
     prototype_loss,
-    weighted_contrast,
+    weighted_info_nce,
 )
 
 
@@ -20,7 +20,7 @@ def meow(quantity, inputs, params):
         coarse, fine = with_grad(inputs["z_coarse"]), with_grad(inputs["z_fine"])
         clusters = Clusters(inputs["assignments"], inputs["prototypes"], inputs["density"])
         weights = negative_weights(clusters.assignments)
-        contrast = weighted_contrast(coarse, fine, weights.to(coarse).log(), temperature)
+        contrast = weighted_info_nce(coarse, fine, weights.to(coarse).log(), temperature)
         prototypes = prototype_loss(coarse, clusters)
         return {
             "weights": weights.to(coarse),
@@ -36,7 +36,7 @@ def meow(quantity, inputs, params):
         names = {"W1": "first.weight", "b1": "first.bias", "W2": "second.weight", "b2": "second.bias"}
         net.load_state_dict({to: inputs[name] for name, to in names.items()})
         log_weights = net(fine, coarse)
-        loss = weighted_contrast(fine, coarse, log_weights, temperature)
+        loss = weighted_info_nce(fine, coarse, log_weights, temperature)
         weights = {name: net.get_parameter(to) for name, to in names.items()}
         return {
             "weights": log_weights.exp(),

@@ -192,7 +192,7 @@ def test_content_stands_in_where_there_is_no_feedback():
 def test_every_augmentation_trains_what_it_should_and_the_attention_of_bundles_is_a_parameter():
     for augmentation in ("drop", "noise", "dropout", "none"):
         model = CLHE(SOURCES, DATA.warm, 8, augmentation=augmentation, fill=augmentation == "noise")
-        model([*DATA.train[:8], torch.tensor([3])]).loss.backward()
+        model.loss([*DATA.train[:8], torch.tensor([3])]).loss.backward()
         missing = {name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()}
         untrained = set() if augmentation in ("noise", "dropout") else {"projector.weight", "projector.bias"}
         assert missing == untrained
@@ -201,9 +201,11 @@ def test_every_augmentation_trains_what_it_should_and_the_attention_of_bundles_i
 
 def test_views_differ_unless_nothing_is_augmented():
     for augmentation in ("drop", "noise", "dropout", "none"):
-        model = CLHE(SOURCES, DATA.warm, 8, augmentation=augmentation, generator=generator())
-        stacks = model.describe()
-        assert torch.equal(model.view(stacks), model.view(stacks)) == (augmentation == "none")
+        model = CLHE(SOURCES, DATA.warm, 8, augmentation=augmentation)
+        stacks, draws = model.describe(), generator()
+        assert torch.equal(model.view(stacks, generator=draws), model.view(stacks, generator=draws)) == (
+            augmentation == "none"
+        )
 
 
 @functools.cache
@@ -212,12 +214,12 @@ def train(item_weight, bundle_weight, seed):
     data = item_bundles(noise=2.0, seed=seed)
     torch.manual_seed(seed)
     draws = torch.Generator().manual_seed(seed)
-    options = {"temperatures": (0.5, 0.2), "weights": (item_weight, bundle_weight), "generator": draws}
+    options = {"temperatures": (0.5, 0.2), "weights": (item_weight, bundle_weight)}
     model = CLHE((data.content, data.text, data.feedback), data.warm, **options)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, weight_decay=1e-5)
     losses = []
     for _ in range(60):
-        loss = model(data.train).loss
+        loss = model.loss(data.train, generator=draws).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -262,6 +264,39 @@ def test_without_feedback_the_item_contrast_ranks_better_and_the_bundle_contrast
 def test_the_bundle_contrast_makes_vectors_lean_on_the_id():
     for seed in SEEDS:
         assert train(*BOTH, seed)[1][1] < train(*PLAIN, seed)[1][1] - 0.02
+
+
+def small(seed=0):
+    torch.manual_seed(seed)
+    return CLHE(SOURCES, DATA.warm, 8)
+
+
+def test_a_loaded_model_goes_on_as_the_saved_one():
+    there, fresh = small(), small(1)
+    fresh.load_state_dict(there.state_dict())
+    losses = [m.loss(DATA.train[:8], generator=generator()).loss for m in (there, fresh)]
+    assert torch.equal(*losses)
+    assert torch.equal(there.scores(DATA.test[:3]), fresh.scores(DATA.test[:3]))
+    assert torch.equal(there(DATA.test[:3]), fresh(DATA.test[:3]))
+
+
+def test_scores_leave_out_what_is_given_and_nothing_else():
+    scores = small().scores(DATA.test[:3])
+    for row, bundle in zip(scores, DATA.test[:3], strict=True):
+        assert sorted(row.isinf().nonzero()[:, 0].tolist()) == sorted(bundle.tolist())
+
+
+def test_half_precision_autocast_and_narrow_ids():
+    a, c = draw(4, 3), draw(4, 3, seed=1)
+    assert abs(one_way_contrast(a.bfloat16(), c.float(), 0.3) - one_way_contrast(a, c, 0.3)) < 0.05
+    model = small()
+    exact = model.loss(DATA.train[:8], generator=generator()).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss([b.int() for b in DATA.train[:8]], generator=generator()).loss
+    loss.backward()
+    assert abs(loss - exact) < 0.2
+    equal = BundleEncoder(4)(torch.ones(2, 3, 4, dtype=torch.float16), torch.ones(2, 3, dtype=torch.bool))
+    assert equal.isfinite().all()  # the epsilon of the normalization would be 0
 
 
 @pytest.mark.parametrize(

@@ -10,13 +10,13 @@ from unit_helpers import draw
 from cl_teach.datasets.networks import attributed_interactions
 from cl_teach.graphs.cold_start import (
     ColdStart,
-    FieldEncoder,
     FusionGate,
     cold_start,
     draw_batch,
     hide_fields,
     pair_contrast,
 )
+from cl_teach.models.fields import FieldEncoder
 
 
 def scorer(temperature=1.0):
@@ -178,11 +178,11 @@ def train(gate, weight, seed, gate_temperature=1.0):
     torch.manual_seed(seed)
     generator = torch.Generator().manual_seed(seed)
     options = {"gate": gate, "weight": weight, "gate_temperature": gate_temperature}
-    model = ColdStart(data.user_fields, data.item_fields, data.cold, generator=generator, **options)
+    model = ColdStart(data.user_fields, data.item_fields, data.cold, **options)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
     losses = []
     for _ in range(120):
-        loss = model(draw_batch(data.train, 64, generator=generator)).loss
+        loss = model.loss(*draw_batch(data.train, 64, generator=generator), generator=generator).loss
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -232,6 +232,48 @@ def test_the_contrast_and_a_larger_gate_temperature_keep_more_of_both_fields():
     for seed in SEEDS:
         alone = train(True, 0.0, seed)[4]
         assert train(True, 0.3, seed)[4] > alone + 0.1 and train(True, 0.0, seed, 3.0)[4] > alone + 0.1
+
+
+def small(seed=0):
+    data = attributed_interactions(30, 20, seed=0)
+    torch.manual_seed(seed)
+    return ColdStart(data.user_fields, data.item_fields, data.cold, 8), draw_batch(
+        data.train, 16, generator=torch.Generator().manual_seed(0)
+    )
+
+
+def test_scores_hide_nothing_whatever_the_mode_and_a_loaded_model_gives_the_same():
+    (there, batch), (fresh, _) = small(), small(1)
+    fresh.load_state_dict(there.state_dict())
+    users, items = torch.arange(30), torch.arange(20)
+    there.train()
+    assert torch.equal(there.scores(users, items), there.scores(users, items)) and there.training
+    assert torch.equal(there.scores(users, items), fresh.scores(users, items))
+    losses = [m.loss(*batch, generator=torch.Generator().manual_seed(0)).loss for m in (there, fresh)]
+    assert torch.equal(*losses)
+
+
+def test_ids_of_every_width_and_half_precision():
+    model, batch = small()
+    model.eval()
+    right = model.fuse_users(batch.users).z
+    for dtype in (torch.int32, torch.uint8):
+        assert torch.equal(model.fuse_users(batch.users.to(dtype)).z, right)
+    exact = pair_contrast(USERS, ITEMS, KNOWN)
+    assert abs(pair_contrast(USERS.bfloat16(), ITEMS.float(), KNOWN) - exact) < 0.05
+    with torch.autocast("cpu", torch.bfloat16):
+        assert abs(model.loss(*batch).loss - model.loss(*batch).loss.float()) < 0.05
+        assert model.loss(*batch).loss.isfinite()
+
+
+def test_a_user_who_met_everything_and_unknown_ids_are_named():
+    with pytest.raises(ValueError, match="met: user 0 met every item"):
+        draw_batch(torch.ones(2, 3, dtype=torch.bool), 2)
+    model, _ = small()
+    with pytest.raises(ValueError, match="users.*30"):
+        model.scores(torch.tensor([30]), torch.arange(4))
+    with pytest.raises(ValueError, match="items.*25"):
+        model.scores(torch.tensor([0]), torch.tensor([25]))
 
 
 @pytest.mark.parametrize(

@@ -15,12 +15,13 @@ from cl_teach.graphs.csgcl import (
     community_strength,
     detect_communities,
     drop_attributes,
-    drop_edges,
+    drop_weak_edges,
     edge_keep_probability,
     edge_weights,
-    gcn_matrix,
     team_up,
 )
+from cl_teach.models.graph import gcn_matrix
+from cl_teach.training import fit
 
 Z1, Z2, S = draw(6, 4), draw(6, 4, seed=1), 0.1 * draw(6, seed=2)
 GRAPH = community_graph((40, 40, 40), (0.4, 0.12, 0.12), 0.02)
@@ -70,7 +71,7 @@ def test_strengths_sum_to_the_modularity_of_networkx():
 def test_louvain_finds_the_planted_blocks():
     pytest.importorskip("networkx")
     graph = community_graph((30, 30), 0.4, 0.02)
-    found = detect_communities(graph.edges, 60)
+    found = detect_communities(graph.edges, 60, generator=torch.Generator().manual_seed(0))
     assert (found[:, None] == found).equal(graph.labels[:, None] == graph.labels)
 
 
@@ -119,7 +120,7 @@ def test_communal_dropping_leaves_a_graph_of_higher_modularity_than_uniform_drop
     uniform = keep.mean().expand(len(keep))
 
     def modularity(probability):
-        kept = [drop_edges(GRAPH.edges, probability, generator=generator) for _ in range(20)]
+        kept = [drop_weak_edges(GRAPH.edges, probability, generator=generator) for _ in range(20)]
         return sum(community_strength(e, GRAPH.labels).sum().item() for e in kept) / 20
 
     assert modularity(keep) > modularity(uniform) + 0.05
@@ -129,10 +130,10 @@ def test_dropping_keeps_edges_paired_and_follows_the_probabilities():
     generator = torch.Generator().manual_seed(0)
     shuffled = GRAPH.edges[:, torch.randperm(GRAPH.edges.shape[1], generator=generator)]
     keep = torch.full((shuffled.shape[1],), 0.3, dtype=torch.float64)
-    kept = drop_edges(shuffled, keep, generator=generator)
+    kept = drop_weak_edges(shuffled, keep, generator=generator)
     assert kept.unique(dim=1).equal(kept.flip(0).unique(dim=1))
     assert kept.shape[1] / len(keep) == pytest.approx(0.3, abs=0.05)
-    apart = drop_edges(shuffled, keep, undirected=False, generator=generator)
+    apart = drop_weak_edges(shuffled, keep, undirected=False, generator=generator)
     assert not apart.unique(dim=1).equal(apart.flip(0).unique(dim=1))
     x = drop_attributes(torch.ones(3, 4000), torch.full((4000,), 0.25), generator=generator)
     assert (x == x[:1]).all() and x.mean().item() == pytest.approx(0.75, abs=0.03)
@@ -182,31 +183,76 @@ def test_training_lowers_the_loss_and_groups_the_blocks():
     graph = community_graph(seed=1)
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(0)
-    model = CSGCL(graph.features, graph.edges, graph.labels, start=50, generator=generator)
+    model = CSGCL(graph.features, graph.edges, graph.labels, start=50)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3, weight_decay=1e-5)
 
     def gap():
         with torch.no_grad():
-            z = model.encoder(graph.features, graph.edges)
+            z = model()
         z = normalize(z - z.mean(0))
         cosine, same = z @ z.T, graph.labels[:, None] == graph.labels
         return (cosine[same].mean() - cosine[~same].mean()).item()
 
     before, losses = gap(), []
-    for epoch in range(1, 101):
-        loss = model(epoch)
+    for _ in range(100):
+        loss = model.loss(generator=generator)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
+        model.after_step()
         losses.append(loss.item())
+    assert model.epoch == 101
     assert sum(losses[-10:]) / 10 < sum(losses[:10]) / 10 - 0.5
     assert gap() > before + 0.15
+
+
+def small():
+    graph = community_graph((10, 10), 0.5, 0.1)
+    torch.manual_seed(0)
+    return CSGCL(graph.features, graph.edges, graph.labels, 8, start=1)
+
+
+def test_training_goes_on_from_its_state_and_looking_does_not_count():
+    there, fresh = small(), small()
+    for model, epochs in ((there, 5), (fresh, 0)):
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        for seed in range(epochs):
+            model.loss(generator=torch.Generator().manual_seed(seed)).backward()
+            optimizer.step()
+            model.after_step()
+    there(), there.eval().loss()
+    fresh.load_state_dict(there.state_dict())
+    assert fresh.epoch == 6
+    losses = [m.loss(generator=torch.Generator().manual_seed(9)) for m in (there, fresh)]
+    assert torch.equal(*losses) and torch.equal(there(), fresh())
+
+
+def test_a_part_of_the_nodes_is_contrasted_among_itself_and_fit_trains_on_all():
+    model = small()
+    part = model.loss(torch.tensor([3, 1, 7]), generator=torch.Generator().manual_seed(0))
+    assert part < model.loss(generator=torch.Generator().manual_seed(0))
+    nodes = torch.arange(20)
+    fit(model, model.loss, nodes, epochs=2, batch_size=20, after_step=model.after_step)
+    assert model.epoch == 3
+
+
+def test_half_precision_and_autocast_are_close_and_edges_may_be_of_any_width():
+    exact = team_up(Z1, Z2, S, 2.0, 0.3)
+    assert abs(team_up(Z1.bfloat16(), Z2.float(), S.half(), 2.0, 0.3) - exact) < 0.05
+    model = small()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = model.loss(generator=torch.Generator().manual_seed(0))
+    assert found.dtype == torch.float32 and abs(found - model.loss(generator=torch.Generator().manual_seed(0))) < 0.05
+    for dtype in (torch.int32, torch.uint8):
+        edges, labels = GRAPH.edges.to(dtype), GRAPH.labels.to(dtype)
+        assert torch.equal(community_strength(edges, labels), STRENGTH)
+        assert torch.equal(edge_weights(edges, labels, STRENGTH), WEIGHTS)
 
 
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: team_up(Z1, Z2[:4], S, 1.0), "z1, z2"),
+        (lambda: team_up(Z1, Z2[:4], S, 1.0), "z2"),
         (lambda: team_up(Z1, Z2, S[:4], 1.0), "node_strength"),
         (lambda: team_up(Z1, Z2, S, 1.0, 0.0), "temperature"),
         (lambda: team_up(Z1, Z2, S, -1.0), "gamma"),
@@ -216,7 +262,7 @@ def test_training_lowers_the_loss_and_groups_the_blocks():
         (lambda: edge_weights(GRAPH.edges, GRAPH.labels, STRENGTH[:2]), "communities"),
         (lambda: edge_keep_probability(WEIGHTS, 1.5), "rate"),
         (lambda: attribute_drop_probability(Z1, S, 0.1, threshold=2.0), "threshold"),
-        (lambda: drop_edges(GRAPH.edges, WEIGHTS[:3]), "keep"),
+        (lambda: drop_weak_edges(GRAPH.edges, WEIGHTS[:3]), "keep"),
         (lambda: drop_attributes(Z1, torch.tensor([0.1, 0.2])), "drop"),
     ],
 )

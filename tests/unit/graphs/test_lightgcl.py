@@ -7,13 +7,13 @@ import torch
 from unit_helpers import draw
 
 from cl_teach.core import normalize
+from cl_teach.core.interactions import draw_unseen
+from cl_teach.core.ranking import bpr
 from cl_teach.datasets.interactions import interactions
 from cl_teach.graphs.lightgcl import (
     LightGCL,
     LowRank,
     Sides,
-    bpr,
-    draw_unseen,
     drop_edges,
     inner_product_contrast,
     layerwise_contrast,
@@ -47,7 +47,7 @@ def test_todays_objective_equals_the_loops():
     rank = 0.0
     for u, p, n in zip(*(x.tolist() for x in BATCH), strict=True):
         rank += math.log(1 + math.exp(-(E[0][u] @ E[1][p] - E[0][u] @ E[1][n]))) / 4
-    got = lightgcl(propagate(TABLES, A, VIEW), BATCH, 0.3, weight=0.2, decay=0.01)
+    got = lightgcl(propagate(TABLES, A, VIEW), BATCH, 0.3, weight=0.2, decay=0.01, form="inner product")
     assert got.contrast.item() == pytest.approx(float(contrast), rel=1e-12)
     assert got.recommendation.item() == pytest.approx(rank, rel=1e-12)
     norms = float((U0**2).sum() + (V0**2).sum())
@@ -107,7 +107,7 @@ def test_users_and_items_without_an_interaction_stay_zero():
 
 def test_zero_tables_give_the_logarithms_of_the_counts():
     u, i = torch.zeros_like(U0), torch.zeros_like(V0)
-    got = lightgcl(propagate(Sides(u, i), A, VIEW), BATCH)
+    got = lightgcl(propagate(Sides(u, i), A, VIEW), BATCH, form="inner product")
     assert got.recommendation.item() == pytest.approx(math.log(2), rel=1e-12)
     assert got.contrast.item() == pytest.approx(math.log(6) + math.log(8), abs=1e-8)
 
@@ -133,7 +133,7 @@ def test_layerwise_form_ignores_lengths_and_a_single_node_costs_nothing():
 
 def test_gradcheck():
     def total(u, i):
-        return lightgcl(propagate(Sides(u, i), A, VIEW), BATCH, 0.5, weight=0.2, decay=0.1).loss
+        return lightgcl(propagate(Sides(u, i), A, VIEW), BATCH, 0.5, weight=0.2, decay=0.1, form="inner product").loss
 
     def layerwise(u, i):
         layers = propagate(Sides(u, i), A, VIEW, slope=0.5, residual=True)
@@ -146,7 +146,7 @@ def test_gradcheck():
 def test_a_small_temperature_stays_finite():
     u, i = (10 * U0.float()).requires_grad_(), (10 * V0.float()).requires_grad_()
     layers = propagate(Sides(u, i), A.float(), LowRank(*(x.float() for x in VIEW)))
-    both = lightgcl(layers, BATCH, 0.005).loss + sum(
+    both = lightgcl(layers, BATCH, 0.005, form="inner product").loss + sum(
         layerwise_contrast(layers, torch.arange(6), torch.arange(8), 0.005)
     )
     both.backward()
@@ -180,14 +180,13 @@ def test_the_view_separates_signal_from_noise_best_at_the_number_of_groups():
 def train(form, weight, data, seed=0):
     generator = torch.Generator().manual_seed(seed)
     torch.manual_seed(seed)
-    model = LightGCL(data.train, rank=8)
+    model = LightGCL(data.train, rank=8, temperature=0.5, weight=weight, decay=0.0, form=form)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
     users, met = data.train.nonzero().T
     losses = []
     for _ in range(40):
         for rows in torch.randperm(len(users), generator=generator).split(1024):
-            unseen = draw_unseen(data.train, users[rows], generator=generator)
-            terms = model(users[rows], met[rows], unseen, weight=weight, form=form)
+            terms = model.loss(users[rows], met[rows], generator=generator)
             optimizer.zero_grad()
             terms.loss.backward()
             optimizer.step()
@@ -204,6 +203,47 @@ def test_training_with_the_layerwise_contrast_finds_more_held_out_items_than_wit
     losses, contrast = train("layerwise", 0.1, data)
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
     assert contrast > plain + 0.03
+
+
+def test_one_default_for_each_setting():
+    model = LightGCL(R, dim=4, rank=3).double()
+    users, met, unseen = BATCH
+    expected = lightgcl(model.propagate(), BATCH)
+    for found, other in zip(model.loss(users, met, unseen), expected, strict=True):
+        assert torch.equal(found, other)
+
+
+def test_edges_are_dropped_in_training_only_and_unseen_items_are_drawn():
+    torch.manual_seed(0)
+    model, generator = LightGCL(R, dim=4, edge_dropout=0.5), torch.Generator()
+    users, met, unseen = BATCH
+    losses = [model.loss(users, met, unseen, generator=generator.manual_seed(s)).loss for s in (0, 0, 1)]
+    assert torch.equal(losses[0], losses[1]) and not torch.equal(losses[0], losses[2])
+    model.eval()
+    assert torch.equal(*(model.loss(users, met, unseen, generator=generator.manual_seed(s)).loss for s in (0, 1)))
+    assert model.loss(users, met, generator=generator).loss.isfinite()
+    assert torch.allclose(model.scores(), model().users @ model().items.mT)
+
+
+def test_a_loaded_model_ranks_as_the_saved_one():
+    torch.manual_seed(0)
+    there, fresh = LightGCL(R, dim=4), LightGCL(~R, dim=4)
+    fresh.load_state_dict(there.state_dict())
+    assert torch.equal(there.scores(), fresh.scores())
+    assert torch.equal(there.loss(*BATCH).loss, fresh.loss(*BATCH).loss)
+
+
+def test_half_precision_autocast_and_narrow_ids():
+    model = LightGCL(R, dim=4)
+    exact = model.loss(*BATCH).loss
+    with torch.autocast("cpu", torch.bfloat16):
+        assert abs(model.loss(*BATCH).loss - exact) < 1e-5
+    narrow = [ids.to(d) for ids, d in zip(BATCH, (torch.uint8, torch.int32, torch.int16), strict=True)]
+    assert torch.equal(model.loss(*narrow).loss, exact)
+    half = low_rank_view(A.bfloat16(), 3)
+    assert torch.allclose(half.s.double(), VIEW.s, atol=0.02)
+    layers = propagate(Sides(U0.bfloat16(), V0.bfloat16()), A.float(), half)
+    assert lightgcl(layers, BATCH, 0.3).loss.isfinite()
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from cl_teach.datasets.interactions import item_sequences
 from cl_teach.graphs.mclrec import (
     Augmenter,
     MCLRec,
-    SequenceEncoder,
     augment_sequences,
     inner_product_nt_xent,
     margin_regularizer,
     mclrec_terms,
 )
+from cl_teach.models.item_sequences import SequenceEncoder
 
 X, Y = draw(5, 4), draw(5, 4, seed=1)
 DATA = item_sequences(300, 40, 4, 8)
@@ -171,10 +171,10 @@ def test_stages_move_only_their_own_part(monkeypatch):
         moves.append(moved)
 
     monkeypatch.setattr(model, "_update", watch)
-    model.step(DATA.sequences[:16], DATA.targets[:16])
+    model.step((DATA.sequences[:16], DATA.targets[:16]))
     assert moves == [{"encoder"}, {"augmenters"}, {"encoder"}]
     moves.clear()
-    model.step(DATA.sequences[:16], DATA.targets[:16], joint=True)
+    model.step((DATA.sequences[:16], DATA.targets[:16]), joint=True)
     assert moves == [{"encoder", "augmenters"}]
 
 
@@ -207,12 +207,12 @@ def test_the_regularizer_narrows_the_margin_of_trained_augmenters():
 def test_training_in_turns_ranks_the_next_item_far_above_chance():
     torch.manual_seed(0)
     data = item_sequences(600, 40, 4, 8, seed=1)
-    model = MCLRec(SequenceEncoder(40, 32, 8), learning_rate=3e-3, generator=torch.Generator().manual_seed(0))
-    order = torch.Generator().manual_seed(0)
+    model = MCLRec(SequenceEncoder(40, 32, 8), learning_rate=3e-3)
+    order, views = torch.Generator().manual_seed(0), torch.Generator().manual_seed(0)
     losses = []
     for _ in range(6):
         for batch in torch.randperm(500, generator=order).split(100):
-            losses.append(model.step(data.sequences[batch], data.targets[batch]).item())
+            losses.append(model.step((data.sequences[batch], data.targets[batch]), generator=views).item())
     assert sum(losses[-5:]) < 0.9 * sum(losses[:5])
     model.eval()
     top = model.scores(data.sequences[500:]).topk(5, dim=1).indices + 1
@@ -220,10 +220,54 @@ def test_training_in_turns_ranks_the_next_item_far_above_chance():
     assert hit > 2 * 5 / 40
 
 
+def small(**settings):
+    torch.manual_seed(0)
+    return MCLRec(SequenceEncoder(40, 16, 8), (8, 8), **settings)
+
+
+def test_the_scope_of_the_margin_reaches_the_loss():
+    losses = []
+    for scope in ("row", "batch"):
+        model = small(scope=scope, margin_weight=1.0).eval()
+        generator = torch.Generator().manual_seed(0)
+        losses.append(model.loss(DATA.sequences[:16], DATA.targets[:16], generator=generator).item())
+    assert losses[0] != pytest.approx(losses[1], rel=1e-4)
+
+
+def test_training_goes_on_from_its_state():
+    there, fresh = small(), small()
+    batch = DATA.sequences[:16], DATA.targets[:16]
+    there.step(batch, generator=torch.Generator().manual_seed(0))
+    fresh.load_state_dict(there.state_dict())
+    losses = []
+    for model in (there, fresh):
+        torch.manual_seed(1)  # dropout
+        generator = torch.Generator().manual_seed(1)
+        losses.append([model.step(batch, generator=generator) for _ in range(2)])
+    assert all(torch.equal(a, b) for a, b in zip(*losses, strict=True))
+    assert torch.equal(there.scores(batch[0]), fresh.scores(batch[0]))
+
+
+def test_scores_have_no_dropout_and_leave_the_mode():
+    model = small().train()
+    assert torch.equal(model.scores(DATA.sequences[:4]), model.scores(DATA.sequences[:4].int()))
+    assert model.training and model.encoder.training
+
+
+def test_half_precision_and_autocast():
+    half = inner_product_nt_xent(X.bfloat16(), Y.bfloat16())
+    assert abs(half - inner_product_nt_xent(X, Y)) < 0.05
+    model = small()
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = model.loss(DATA.sequences[:16], DATA.targets[:16])
+    loss.backward()
+    assert loss.isfinite() and all(p.grad.isfinite().all() for p in model.parameters())
+
+
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: inner_product_nt_xent(X, Y[:4]), "x, y"),
+        (lambda: inner_product_nt_xent(X, Y[:4]), "y"),
         (lambda: inner_product_nt_xent(X[:1], Y[:1]), "at least 2 rows"),
         (lambda: inner_product_nt_xent(X, Y, 0.0), "temperature"),
         (lambda: margin_regularizer(X, Y, scope="all"), "scope"),
@@ -232,7 +276,11 @@ def test_training_in_turns_ranks_the_next_item_far_above_chance():
         (lambda: augment_sequences(torch.tensor([1, 2])), "sequences"),
         (lambda: Augmenter(0), "dim"),
         (lambda: MCLRec(SequenceEncoder(4), margin_weight=-1.0), "margin_weight"),
-        (lambda: MCLRec(SequenceEncoder(4)).step(torch.tensor([[1], [2]]), torch.tensor([1, 5])), "targets"),
+        (lambda: MCLRec(SequenceEncoder(4)).step((torch.tensor([[1], [2]]), torch.tensor([1, 5]))), "targets"),
+        (lambda: MCLRec(SequenceEncoder(4)).loss(torch.tensor([[1], [2]]), torch.tensor([1, 0])), "targets.*got 0"),
+        (lambda: SequenceEncoder(4, length=3)(torch.ones(2, 4).long()), "sequences.*at most 3 items, got 4"),
+        (lambda: SequenceEncoder(4)(torch.full((2, 3), 5)), "sequences.*below 5, got 5"),
+        (lambda: MCLRec(SequenceEncoder(4), scope="all"), "scope"),
     ],
 )
 def test_bad_input_is_named(call, says):
