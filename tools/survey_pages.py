@@ -127,7 +127,10 @@ def evidence_page(rows: Sequence[Status], root: Path) -> str:
     for part in parts(root):
         chosen = [row for row in rows if row.method.part == part.number]
         if part.number == 1:
-            groups = [(slug, FOUNDATION_NAMES.get(slug, slug), group) for slug, group in foundations.items()]
+            groups = [
+                (slug, FOUNDATION_NAMES.get(slug, slug.replace("-", " ").capitalize()), group)
+                for slug, group in foundations.items()
+            ]
         else:
             groups = [(row.method.slug, row.method.name, row.evidence or []) for row in chosen]
         lines += [f"## Part {part.number}: {part.name}", ""]
