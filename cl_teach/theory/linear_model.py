@@ -89,16 +89,17 @@ def population_loss(W: Tensor, M: Tensor, C: Tensor) -> Tensor:
     data.
 
     Args:
-        W: ``(p, d)`` end-to-end map.
+        W: ``(..., p, d)`` end-to-end map, or several.
         M: ``(d, d)`` second moment of a view.
         C: ``(d, d)`` cross moment of two views of one sample, symmetric.
 
     Returns:
-        Scalar.
+        ``(...)``; a scalar for one map.
     """
-    check_shapes(M=(M, "d d"), C=(C, "d d"), W=(W, "p d"))
-    gram = W @ M @ W.mT  # (p, p)
-    return finite_result(-2 * torch.trace(W @ C @ W.mT) + gram.square().sum(), W=W, M=M, C=C)
+    check_shapes(M=(M, "d d"), C=(C, "d d"), W=(W, "... p d"))
+    gram = W @ M @ W.mT  # (..., p, p)
+    aligned = (W @ C @ W.mT).diagonal(dim1=-2, dim2=-1).sum(-1)
+    return finite_result(-2 * aligned + gram.square().sum((-2, -1)), W=W, M=M, C=C)
 
 
 @full_precision
@@ -106,9 +107,9 @@ def population_gradient(W: Tensor, M: Tensor, C: Tensor) -> Tensor:
     r""":math:`\partial L/\partial W = -4WC + 4WMW^\top WM`; arguments as in `population_loss`.
 
     Returns:
-        ``(p, d)``.
+        ``(..., p, d)``.
     """
-    check_shapes(M=(M, "d d"), C=(C, "d d"), W=(W, "p d"))
+    check_shapes(M=(M, "d d"), C=(C, "d d"), W=(W, "... p d"))
     return finite_result(-4 * W @ C + 4 * W @ M @ W.mT @ W @ M, W=W, M=M, C=C)
 
 

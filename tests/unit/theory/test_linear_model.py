@@ -38,6 +38,13 @@ def test_gradient_formula_equals_autograd():
     assert torch.allclose(population_gradient(W, M, C), g)
 
 
+def test_several_maps_at_once():
+    M, C = moments()
+    W = torch.stack([draw(3, 5), draw(3, 5, seed=1)])
+    assert torch.allclose(population_loss(W, M, C), torch.stack([population_loss(w, M, C) for w in W]))
+    assert torch.allclose(population_gradient(W, M, C)[1], population_gradient(W[1], M, C))
+
+
 @pytest.mark.parametrize("rank", [1, 3, 9])
 def test_loss_at_the_minimizer_is_minus_the_sum_of_squares_and_its_gradient_is_zero(rank):
     M, C = moments()
