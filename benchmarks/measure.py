@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
 from cl_teach.augment import simclr_augment
@@ -249,7 +250,7 @@ def largest_resident_mib() -> float:
 def input_speed(repeats: int) -> dict[str, float]:
     """Share of augmentation in a SimCLR step, and images a second beside lightly's transform with a DataLoader."""
     from lightly.transforms import SimCLRTransform
-    from torch.utils.data import DataLoader, Dataset
+    from torch.utils.data import DataLoader
     from torchvision.transforms.functional import to_pil_image
 
     images = fashion_mnist().images[:2048]
@@ -271,25 +272,13 @@ def input_speed(repeats: int) -> dict[str, float]:
             nt_xent(z1, z2, 0.2).backward()
             optimizer.step()
 
-        class Views(Dataset):
-            """What one does with lightly: a list of pictures, two transformed views of each."""
-
-            def __init__(self, pictures: list[Any], transform: Any) -> None:
-                self.pictures, self.transform = pictures, transform
-
-            def __len__(self) -> int:
-                return len(self.pictures)
-
-            def __getitem__(self, i: int) -> Any:
-                return self.transform(self.pictures[i])
-
         normalize = None if channels == 1 else {"mean": [0.5] * 3, "std": [0.25] * 3}
         # The same changes that ours makes; a gray picture has no color to jitter.
         options = {"input_size": side, "min_scale": 0.3, "normalize": normalize}
         if channels == 1:
             options |= {"cj_prob": 0.0, "random_gray_scale": 0.0}
         options |= {"gaussian_blur": 0.5}
-        views = Views([to_pil_image(x) for x in data], SimCLRTransform(**options))
+        views = Pictures([to_pil_image(x) for x in data], SimCLRTransform(**options))
         loader = DataLoader(views, batch_size=batch, shuffle=True, drop_last=True)
         times: dict[str, list[float]] = {"augment": [], "ours": [], "lightly": []}
         for _ in tqdm(range(repeats), desc=kind, leave=False):
@@ -311,6 +300,93 @@ def input_speed(repeats: int) -> dict[str, float]:
             "lightly_images_per_second": len(data) / theirs,
         }
     return found
+
+
+SIDES = ("cl_teach", "lightly, 0 workers", "lightly, 2 workers")
+
+
+def step_speed(repeats: int) -> list[dict[str, Any]]:
+    """A whole step with the encoder of the papers, each side in a process of its own, in turn."""
+    found: dict[str, list[dict[str, float]]] = {side: [] for side in SIDES}
+    for _ in tqdm(range(repeats), desc="ResNet-18"):
+        for side in SIDES:
+            command = [sys.executable, __file__, "--step", side, "--threads", str(torch.get_num_threads())]
+            output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            found[side].append(json.loads(output.splitlines()[-1]))
+    return [
+        {
+            "side": side,
+            "images_per_second": statistics.median(row["images_per_second"] for row in rows),
+            "mib": statistics.median(row["mib"] for row in rows),
+            "runs": repeats,
+        }
+        for side, rows in found.items()
+    ]
+
+
+def one_step_speed(side: str) -> dict[str, float]:
+    """Images a second of SimCLR with ResNet-18 on pictures of CIFAR-10's shape, and the largest memory.
+
+    Ours is `pretrain` as a reader calls it; the other side is the loop of lightly's documentation, with its transform at
+    the same settings and its loss.
+    """
+    from cl_teach.models import cifar_resnet18
+    from cl_teach.training import pretrain
+
+    batch, steps = (64, 4) if DEVICE.type == "cpu" else (512, 40)
+    gray = (
+        fashion_mnist().images[: batch * steps] if DEVICE.type == "cpu" else fashion_mnist().images.repeat(3, 1, 1, 1)
+    )
+    data = F.interpolate(gray[: batch * steps], (32, 32)).expand(-1, 3, -1, -1).contiguous()
+    torch.manual_seed(0)
+    encoder = cifar_resnet18()
+    head = ProjectionHead(512, DIM, hidden=512)
+    marks = [time.perf_counter()]
+
+    def note(*_: Any) -> None:
+        wait()
+        marks.append(time.perf_counter())
+
+    if side == "cl_teach":
+        augment = simclr_augment(preset="cifar10")
+        options = {"epochs": 1, "batch_size": batch, "progress": False, "on_step": note}
+        pretrain(encoder, head, data, loss=lambda a, b: nt_xent(a, b, TEMPERATURE), augment=augment, **options)
+    else:
+        from lightly.loss import NTXentLoss
+        from lightly.transforms import SimCLRTransform
+        from torch.utils.data import DataLoader
+        from torchvision.transforms.functional import to_pil_image
+
+        options = {"cj_strength": 0.5, "gaussian_blur": 0.0, "min_scale": 0.08, "normalize": None}
+        transform, loss = SimCLRTransform(input_size=32, **options), NTXentLoss(temperature=TEMPERATURE)
+        pictures = Pictures([to_pil_image(x) for x in data], transform)
+        loader = DataLoader(pictures, batch, shuffle=True, drop_last=True, num_workers=int(side.split()[1]))
+        network = nn.Sequential(encoder, head).to(DEVICE)
+        optimizer = torch.optim.AdamW(network.parameters())
+        marks[0] = time.perf_counter()
+        for first, second in loader:
+            z1, z2 = network(torch.cat([first, second]).to(DEVICE)).chunk(2)
+            optimizer.zero_grad()
+            loss(z1, z2).backward()
+            optimizer.step()
+            note()
+    # The first step prepares: buffers, kernels, workers.
+    seconds = marks[-1] - marks[1]
+    used = torch.cuda.max_memory_allocated() / 2**20 if DEVICE.type == "cuda" else largest_resident_mib()
+    return {"images_per_second": batch * (len(marks) - 2) / seconds, "mib": used}
+
+
+class Pictures(Dataset):
+    """What one does with lightly: a list of pictures, two transformed views of each."""
+
+    def __init__(self, pictures: list[Any], transform: Any) -> None:
+        self.pictures, self.transform = pictures, transform
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, i: int) -> Any:
+        return self.transform(self.pictures[i])
 
 
 def machine() -> dict[str, str]:
@@ -350,18 +426,25 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--only", choices=("losses", "products", "low_temperature", "input", "curve"), help="one part")
+    parser.add_argument(
+        "--only", choices=("losses", "products", "low_temperature", "input", "step", "curve"), help="one part"
+    )
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--step", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     if options.one:
         print(json.dumps(one(options.one)))
+        return
+    if options.step:
+        print(json.dumps(one_step_speed(options.step)))
         return
     parts: dict[str, Callable[[], Any]] = {
         "losses": lambda: compare_losses(options.repeats),
         "products": lambda: compare_with_products(options.repeats),
         "low_temperature": lambda: at_low_temperature(options.repeats),
         "input": lambda: input_speed(5),
+        "step": lambda: step_speed(3),
         "curve": curve,
     }
     results = json.loads(RESULTS.read_text()) if RESULTS.is_file() else {}
