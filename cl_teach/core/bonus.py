@@ -48,7 +48,7 @@ def exploration_bonus(
     if not isinstance(visits, Tensor | list | tuple):
         raise TypeError(f"visits: expected one tensor for each step, got {type(visits).__name__}")
     if len(visits) != len(features):
-        raise ValueError(f"visits: expected one tensor for each of {len(features)} steps, got {len(visits)}")
+        raise ValueError(f"features, visits: expected one tensor for each of {len(features)} steps, got {len(visits)}")
     bonus = []
     for h, (f, visited) in enumerate(zip(features, visits, strict=True)):
         seen = f[check_indices(f"visits[{h}]", visited, f.shape[:-1]).unbind(1)]  # (n, d)
@@ -95,7 +95,7 @@ def check_indices(name: str, index: Tensor, sizes: Sequence[int]) -> Tensor:
     if index.ndim != 2 or index.shape[1] != len(sizes):
         raise ValueError(f"{name}: expected {len(sizes)} numbers a row, got shape {tuple(index.shape)}")
     columns = [
-        check_labels(column, name=f"{name}[:, {i}]", num_classes=size)
+        check_labels(column, name=f"{name}[..., {i}]", num_classes=size)
         for i, (column, size) in enumerate(zip(index.unbind(1), sizes, strict=True))
     ]
     return torch.stack(columns, 1)

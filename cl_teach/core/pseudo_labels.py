@@ -14,7 +14,14 @@ from torch import Tensor
 from .checks import check_count, check_entries, check_generator, check_in_range, check_labels, check_shapes
 from .precision import full_precision
 
-__all__ = ["check_class_counts", "estimate_counts", "labels_where", "sampling_rates", "select_confident"]
+__all__ = [
+    "check_class_counts",
+    "count_classes",
+    "estimate_counts",
+    "labels_where",
+    "sampling_rates",
+    "select_confident",
+]
 
 
 def estimate_counts(cluster_ids: Tensor, labels: Tensor, labeled: Tensor, num_classes: int, num_known: int) -> Tensor:
@@ -39,9 +46,9 @@ def estimate_counts(cluster_ids: Tensor, labels: Tensor, labeled: Tensor, num_cl
     """
     check_count(num_classes=num_classes)
     check_count(1, num_classes, num_known=num_known)
-    check_shapes(cluster_ids=(cluster_ids, "n", int))
+    check_shapes(cluster_ids=(cluster_ids, "n", int), labels=(labels, "n", int), labeled=(labeled, "n", bool))
     clusters = check_labels(cluster_ids, name="cluster_ids", num_classes=num_classes)
-    known_labels = labels_where(labels, labeled, len(clusters), num_known)[labeled]
+    known_labels = labels_where(labels, labeled, num_known)[labeled]
     sizes = clusters.bincount(minlength=num_classes)
     hits = (clusters[labeled] * num_known + known_labels).bincount(minlength=num_classes * num_known)
     hits = hits.view(num_classes, num_known)
@@ -75,7 +82,8 @@ def sampling_rates(class_counts: Tensor, labeled_classes: Tensor, *, alpha: floa
     """
     counts = check_class_counts(class_counts)
     check_in_range(0, math.inf, alpha=alpha, beta=beta)
-    labeled_classes = check_labels(labeled_classes, name="labeled_classes", num_classes=len(counts))
+    labeled_classes = check_labels(labeled_classes, name="labeled_classes")
+    check_labels(labeled_classes, name="class_counts, labeled_classes", num_classes=len(counts))
     exponent = torch.full_like(counts, beta)
     exponent[labeled_classes] = alpha
     return (-exponent * (counts.log() - counts.min().log())).exp()
@@ -107,16 +115,31 @@ def select_confident(probs: Tensor, rates: Tensor, *, generator: torch.Generator
     return chosen
 
 
-def check_class_counts(class_counts: Tensor, classes: int | None = None) -> Tensor:
+def check_class_counts(class_counts: Tensor) -> Tensor:
     """Check class counts ``(C,)``, floating or integer, above 0; returns them floating."""
     check_entries(0, math.inf, open_low=True, class_counts=class_counts)
     counts = class_counts if class_counts.is_floating_point() else class_counts.float()
-    check_shapes(class_counts=(counts, "c" if classes is None else f"{classes}"))
+    check_shapes(class_counts=(counts, "c"))
     return counts
 
 
-def labels_where(labels: Tensor, labeled: Tensor, n: int, classes: int) -> Tensor:
+def labels_where(labels: Tensor, labeled: Tensor, classes: int) -> Tensor:
     """Check labels ``(n,)`` that are known only where ``labeled (n,)``; returns int64, 0 where there is none."""
-    check_shapes(labels=(labels, f"{n}", int), labeled=(labeled, f"{n}", bool))
+    check_shapes(labels=(labels, "n", int), labeled=(labeled, "n", bool))
+    check_count(classes=classes)
     labels = labels.long().masked_fill(~labeled, 0)
-    return check_labels(labels, num_classes=classes)
+    return check_labels(labels, name="labels, labeled", num_classes=classes)
+
+
+def count_classes(labels: Tensor, *, name: str = "labels") -> Tensor:
+    """Samples of each class ``(C,)``, for labels ``(n,)`` of which every class below the largest must occur."""
+    check_shapes(**{name: (labels, "n", int)})
+    labels = check_labels(labels, name=name)
+    largest = int(labels.max())
+    # With more classes than samples one is empty, and a table of all of them might not fit into memory.
+    sizes = labels.bincount() if largest < len(labels) else torch.zeros(1)
+    if (sizes == 0).any():
+        found = set(labels.unique().tolist())
+        missing = next(k for k in range(largest) if k not in found)
+        raise ValueError(f"{name}: every class below the largest, {largest}, needs a sample, class {missing} has none")
+    return sizes

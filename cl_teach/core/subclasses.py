@@ -17,6 +17,7 @@ from torch import Tensor
 from .checks import check_choice, check_count, check_generator, check_labels, check_shapes
 from .draws import draw_seed
 from .precision import full_precision
+from .pseudo_labels import count_classes
 from .similarity import normalize
 
 __all__ = ["LimitedClusters", "fill_evenly", "size_limited_clusters", "split_classes", "subclass_counts"]
@@ -135,7 +136,7 @@ def split_classes(
     """
     check_shapes(features=(features, "n d"), labels=(labels, "n", int))
     labels = check_labels(labels).cpu()
-    sizes = labels.bincount()
+    sizes = count_classes(labels)
     counts = subclass_counts(sizes, min_size, clustering=clustering)
     check_count(0, updates=updates)
     check_generator(generator)

@@ -58,6 +58,8 @@ def long_tailed(data: ImageSet, imbalance: float = 50.0, *, seed: int = 0) -> Im
         a long-tailed version of a balanced set.
     """
     check_type(ImageSet, data=data)
+    check_shapes(**{"data.images": (data.images, "...")})
+    check_type((tuple, list), **{"data.classes": data.classes})
     check_in_range(1.0, float("inf"), imbalance=imbalance)
     check_count(0, seed=seed)
     classes = len(data.classes)
@@ -135,11 +137,14 @@ def flip_labels(labels: Tensor, eta: float, model: str = "experiments", *, seed:
 
     Every label goes wrong by itself, so the share of wrong ones varies a little around its expectation.
     """
-    labels = check_labels(labels)
+    check_shapes(labels=(labels, "n", int))
+    classes, kind, sizes = check_labels(labels).cpu().unique(return_inverse=True, return_counts=True)
     check_count(0, seed=seed)
-    transition = noise_transition(labels.bincount(), eta, model).transition.cpu()
+    if len(classes) < 2:
+        raise ValueError(f"labels: expected at least two classes, got only {int(classes[0])}")
+    transition = noise_transition(sizes, eta, model).transition  # a class without samples attracts no wrong labels
     generator = torch.Generator().manual_seed(seed)
-    return transition[labels.cpu()].multinomial(1, generator=generator)[:, 0].to(labels.device)
+    return classes[transition[kind].multinomial(1, generator=generator)[:, 0]].to(labels.device)
 
 
 @full_precision

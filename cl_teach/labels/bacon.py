@@ -288,6 +288,10 @@ class BaCon(nn.Module):
             raise ValueError(f"features: expected at least one row for each of {k} classes, got {len(z)}")
         found = KMeans(k, n_init=5, random_state=draw_seed(generator)).fit(z)
         clusters = torch.from_numpy(found.labels_).long().to(labels.device)
+        if len(clusters.unique()) < k:
+            raise ValueError(
+                f"features: k-means found {len(clusters.unique())} clusters for {k} classes; they are too alike"
+            )
         self.class_counts.copy_(estimate_counts(clusters, labels, labeled, k, self.num_known))
         return clusters
 
@@ -329,7 +333,8 @@ class BaCon(nn.Module):
         """Loss of the classifier branch; arguments as in `loss`."""
         check_shapes(logits=(logits, f"m {len(self.class_counts)}"))
         _check_two_views(logits)
-        labels = labels_where(labels, labeled, len(logits) // 2, len(self.class_counts))
+        check_shapes(labels=(labels, f"{len(logits) // 2}", int))
+        labels = labels_where(labels, labeled, len(self.class_counts))
         loss = self_distillation(
             logits, student_temperature=LOGIT_TEMPERATURE, teacher_temperature=self.teacher_temperature
         )
@@ -356,7 +361,8 @@ class BaCon(nn.Module):
         """
         check_shapes(z=(z, "m d"), logits=(logits, f"m {len(self.class_counts)}"))
         _check_two_views(z, "z")
-        labels = labels_where(labels, labeled, len(z) // 2, len(self.class_counts))
+        check_shapes(labels=(labels, f"{len(z) // 2}", int))
+        labels = labels_where(labels, labeled, len(self.class_counts))
         check_generator(generator)
         rows = labeled.repeat(2)
         free = nt_xent(*z.chunk(2), FREE_TEMPERATURE)
@@ -375,9 +381,9 @@ class BaCon(nn.Module):
 
 
 def _log_prior(logits: Tensor, class_counts: Tensor) -> Tensor:
-    check_shapes(logits=(logits, "n c"))
-    counts = check_class_counts(class_counts, len(logits[0])).to(logits.dtype).log()
-    return counts.log_softmax(0)  # of logarithms: the logarithm of the shares
+    counts = check_class_counts(class_counts)
+    check_shapes(logits=(logits, "n c"), class_counts=(counts, "c"))
+    return counts.to(logits.dtype).log().log_softmax(0)  # of logarithms: the logarithm of the shares
 
 
 def _check_two_views(rows: Tensor, name: str = "logits") -> None:

@@ -33,7 +33,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_count, check_entries, check_flag, check_in_range, check_shapes, finite_result
+from ..core.checks import (
+    check_count,
+    check_entries,
+    check_flag,
+    check_in_range,
+    check_same_shape,
+    check_shapes,
+    finite_result,
+)
 from ..core.contrast import check_temperature, reduce
 from ..core.precision import full_precision
 from ..core.similarity import normalize, self_mask
@@ -64,6 +72,7 @@ def disagreements(labels: Tensor, predictions: Tensor, window: float = 1.0) -> D
         predictions: of the same shape; detached here, they only select.
         window: largest distance that counts as near, at least 0.
     """
+    check_same_shape(labels=labels, predictions=predictions)
     shape = "m k" if _are_vectors(labels) else "m"
     check_shapes(labels=(labels, shape), predictions=(predictions, shape))
     check_in_range(0, math.inf, window=window)

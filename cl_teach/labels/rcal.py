@@ -48,13 +48,16 @@ from ..core.checks import (
     check_in_range,
     check_labels,
     check_module,
+    check_same_length,
     check_shapes,
     finite_result,
 )
 from ..core.draws import draw_beta
+from ..core.frozen import evaluating
 from ..core.gaussians import draw_gaussians, local_outlier_factor
 from ..core.precision import full_precision
-from ..evaluation import embed
+from ..core.pseudo_labels import count_classes
+from ..models.apply import apply_network, weight_dtype
 
 __all__ = [
     "RCAL",
@@ -67,6 +70,10 @@ __all__ = [
     "robust_gaussians",
 ]
 
+# Images that are encoded at a time.
+CHUNK = 1024
+# Squares of longer features leave the range of float32.
+LARGEST = 1e15
 WEIGHTINGS = ("size_times_squared_distance", "uniform")
 
 
@@ -118,11 +125,11 @@ def robust_gaussians(
     check_shapes(z=(z, "n m"), labels=(labels, "n", int))
     labels = check_labels(labels)
     check_in_range(1, math.inf, lof_threshold=lof_threshold)
-    sizes = labels.bincount()
-    if (sizes == 0).any():
-        raise ValueError(f"labels: every class needs a sample, class {int((sizes == 0).nonzero()[0])} has none")
+    sizes = count_classes(labels)
     if removed is not None:
-        check_shapes(removed=(removed, f"{len(sizes)}"))
+        check_shapes(removed=(removed, "k"))
+        if len(removed) != len(sizes):
+            raise ValueError(f"labels, removed: expected a share for each of {len(sizes)} classes, got {len(removed)}")
         check_entries(0, 1, removed=removed)
     lof, inlier = torch.ones_like(z[:, 0]), torch.ones(len(z), dtype=torch.bool, device=z.device)
     means, covs = [], []
@@ -242,7 +249,8 @@ def classifier_loss(
         Scalar.
     """
     check_shapes(features=(features, "n m"), contrastive=(contrastive, "n m"), logits=(logits, "n k"))
-    labels = check_labels(labels, len(logits), num_classes=logits.shape[1])
+    labels = check_labels(labels, len(logits))
+    check_labels(labels, name="labels, logits", num_classes=logits.shape[1])
     permutation = check_labels(permutation, len(logits), name="permutation", num_classes=len(logits))
     check_in_range(0, 1, share=share)
     check_in_range(0, math.inf, beta=beta)
@@ -292,7 +300,7 @@ class RCAL(nn.Module):
         """Store the contrastive features of all images and repair the classes, once.
 
         Args:
-            encoder: images to features ``(n, m)``, trained without labels (`core.moco.MoCo`).
+            encoder: images to features ``(n, m)``, trained without labels (`models.moco.MoCo`).
             classifier: features to logits.
             images: ``(n, ...)`` the whole training set, not augmented.
             labels: ``(n,)`` noisy labels.
@@ -313,9 +321,14 @@ class RCAL(nn.Module):
         check_in_range(0, math.inf, beta=beta, mixup=mixup, drawn_weight=drawn_weight)
         self.encoder, self.classifier = encoder, classifier
         self.beta, self.mixup, self.drawn_weight = beta, mixup, drawn_weight
-        z = embed(encoder, images)
-        labels = check_labels(labels, len(z)).to(z.device)
-        sizes = labels.bincount()
+        check_shapes(images=(images, "..."))
+        labels = check_labels(labels)
+        check_same_length(images=images, labels=labels)
+        with evaluating(encoder), torch.no_grad():
+            z = torch.cat([apply_network(encoder, "n m", images=part) for part in images.split(CHUNK)])
+        check_entries(-LARGEST, LARGEST, **{"images (their features)": z})
+        labels = labels.to(z.device)
+        sizes = count_classes(labels)
         robust = robust_gaussians(z, labels, n_neighbors=n_neighbors, lof_threshold=lof_threshold, removed=removed)
         heads = head_classes(sizes) if heads is None else heads
         settings = {"q": q, "gamma": gamma, "alpha": alpha}
@@ -327,7 +340,10 @@ class RCAL(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
-        return self.classifier(self.encoder(images))
+        return self._classify(apply_network(self.encoder, "n m", images=images))
+
+    def _classify(self, features: Tensor) -> Tensor:
+        return apply_network(self.classifier, "n k", **{"images (their features)": features})
 
     def loss(
         self, images: Tensor, labels: Tensor, index: Tensor, *, generator: torch.Generator | None = None
@@ -338,13 +354,17 @@ class RCAL(nn.Module):
         The drawn features go through the classifier only.
         """
         check_generator(generator)
-        labels = check_labels(labels, len(images), num_classes=len(self.means))
-        index = check_labels(index, len(images), name="index", num_classes=len(self.contrastive))
+        check_shapes(images=(images, "..."))
+        labels = check_labels(labels, num_classes=len(self.means))
+        index = check_labels(index, name="index", num_classes=len(self.contrastive))
+        check_same_length(images=images, labels=labels, index=index)
+        images = images.to(weight_dtype(self.encoder) or images.dtype)
         permutation = torch.randperm(len(images), generator=generator)
         share = float(draw_beta(self.mixup, self.mixup, generator=generator)) if self.mixup else 1.0
         permutation = permutation.to(images.device)
         mixed = share * images + (1 - share) * images[permutation]
-        features, target = self.encoder(images), self.contrastive[index]
+        features, target = apply_network(self.encoder, "n m", images=images), self.contrastive[index]
+        check_entries(-LARGEST, LARGEST, **{"images (their features)": features})
         real = classifier_loss(features, target, self(mixed), labels, permutation, share, beta=self.beta)
         count = round(len(images) * int(self.missing.sum()) / len(self.contrastive))
         if not self.drawn_weight or not count:
@@ -352,5 +372,5 @@ class RCAL(nn.Module):
         classes = self.missing.double().cpu().multinomial(count, replacement=True, generator=generator)
         classes = classes.to(self.means.device)
         invented = draw_gaussians(self.means, self.covs, classes, generator=generator)
-        drawn = F.cross_entropy(self.classifier(invented.to(features.dtype)).float(), classes)
+        drawn = F.cross_entropy(self._classify(invented).float(), classes)
         return RCALTerms(real + self.drawn_weight * drawn, real, drawn)

@@ -52,6 +52,7 @@ from ..core.checks import (
 )
 from ..core.contrast import COLDEST, check_temperature, softmax_contrast, sup_con
 from ..core.precision import full_precision
+from ..core.pseudo_labels import count_classes
 from ..core.queue import FeatureQueue
 from ..core.similarity import normalize, same_label_mask, self_mask
 from ..core.subclasses import split_classes, subclass_counts
@@ -96,10 +97,8 @@ def class_concentration(features: Tensor, labels: Tensor, *, log_offset: float =
     check_shapes(features=(features, "n d"), labels=(labels, "n", int))
     labels = check_labels(labels)
     check_in_range(1, math.inf, log_offset=log_offset)
-    z, count = normalize(features), torch.bincount(labels)
-    if (count == 0).any():
-        raise ValueError(f"labels: every class needs a sample, class {int((count == 0).nonzero()[0])} has none")
-    count = count.to(z)
+    z = normalize(features)
+    count = count_classes(labels).to(z)
     center = torch.zeros(len(count), z.shape[1], dtype=z.dtype, device=z.device).index_add(0, labels, z)
     center = center / count[:, None]
     distance = torch.linalg.vector_norm(z - center[labels], dim=1)
@@ -191,9 +190,12 @@ def _levels(
     check_entries(COLDEST, math.inf, temperatures=temperatures)
     check_temperature(temperature)
     check_in_range(0, math.inf, gamma=gamma)
-    labels, n = check_labels(labels, num_classes=len(temperatures)), len(similarity)
+    labels, n = check_labels(labels), len(similarity)
+    check_labels(labels, name="labels, temperatures", num_classes=len(temperatures))
     subclasses = check_labels(subclasses, name="subclasses")
     same_class, same_subclass = (same_label_mask(x[:n], x) for x in (labels, subclasses))
+    if not (same_subclass & allowed).any(1).all():
+        raise ValueError("subclasses: every anchor needs another row of its subclass; both views of a sample have one")
     first = softmax_contrast(similarity / temperature, same_subclass & allowed, allowed)
     logits = similarity / temperatures.detach()[labels[:n]][:, None]  # the anchor's class decides
     second = softmax_contrast(logits, (same_class & ~same_subclass) | own, (~same_subclass & allowed) | own)
@@ -239,6 +241,9 @@ def two_level_plain(
     """
     check_shapes(z=(z, "m d"), labels=(labels, "m", int), subclasses=(subclasses, "m", int))
     check_in_range(0, math.inf, gamma=gamma)
+    subclasses = check_labels(subclasses, name="subclasses")
+    if (subclasses.unique(return_counts=True)[1] < 2).any():
+        raise ValueError("subclasses: every subclass must occur at least twice; pass two views of each sample")
     fine = scaled_sup_con(z, subclasses, temperature, base_temperature=base_temperature)
     return finite_result(fine + gamma * sup_con(z, labels, temperature), gamma=gamma)
 
@@ -249,10 +254,10 @@ def draw_balanced(labels: Tensor, count: int, *, generator: torch.Generator | No
     On frozen features a linear classifier is fitted to these rows. They repeat the samples of rare classes.
     """
     check_shapes(labels=(labels, "n", int))
-    labels = check_labels(labels).cpu()
+    _, kind, sizes = check_labels(labels).cpu().unique(return_inverse=True, return_counts=True)
     check_count(count=count)
     check_generator(generator)
-    return (1 / labels.bincount()[labels].double()).multinomial(count, replacement=True, generator=generator)
+    return (1 / sizes[kind].double()).multinomial(count, replacement=True, generator=generator)
 
 
 class SBCL(nn.Module):
@@ -308,7 +313,7 @@ class SBCL(nn.Module):
         check_temperature(temperature)
         check_in_range(0, math.inf, gamma=gamma)
         check_count(0, queue_size=queue_size)
-        counts = subclass_counts(labels.bincount(), min_size, clustering=clustering)
+        counts = subclass_counts(count_classes(labels), min_size, clustering=clustering)
         self.temperature, self.gamma, self.min_size, self.clustering = temperature, gamma, min_size, clustering
         self.form, self.clip = form, clip
         self.register_buffer("labels", labels.clone())

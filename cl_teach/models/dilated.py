@@ -37,7 +37,7 @@ class DilatedEncoder(nn.Module):
     def forward(self, x: Tensor, hidden: Tensor | None = None) -> Tensor:
         """Encode ``(B, T, F)``; where ``hidden`` ``(B, T)`` is true, the *projected* input is zero."""
         check_shapes(x=(x, f"b t {self.project.in_features}"), hidden=(hidden, "b t?", bool))
-        h = self.project(x)  # (B, T, hidden)
+        h = self.project(x.to(self.project.weight.dtype))  # (B, T, hidden)
         if hidden is not None:
             h = h.masked_fill(hidden[..., None], 0.0)  # after the projection: a zero that no input can produce
         h = h.mT

@@ -127,7 +127,7 @@ class PatchEmbedding(nn.Module):
     def forward(self, patches: Tensor) -> Tensor:
         """Embed every patch."""
         check_shapes(patches=(patches, "b g s 3"))
-        h = self.first(patches)  # (B, G, S, dim)
+        h = self.first(patches.to(_dtype(self)))  # (B, G, S, dim)
         whole = h.amax(2, keepdim=True).expand_as(h)
         return self.second(torch.cat([whole, h], -1)).amax(2)
 
@@ -161,6 +161,11 @@ class PositionedBlocks(nn.Module):
     def forward(self, tokens: Tensor, positions: Tensor) -> Tensor:
         """Attend; ``positions`` has the shape of ``tokens``."""
         check_shapes(tokens=(tokens, f"b t {self.dim}"), positions=(positions, f"b t {self.dim}"))
+        return finite_result(self.attend(tokens, positions), tokens=tokens, positions=positions)
+
+    def attend(self, tokens: Tensor, positions: Tensor) -> Tensor:
+        """`forward` without checks, for networks that check under their own names."""
+        tokens, positions = tokens.to(_dtype(self)), positions.to(_dtype(self))
         for block in self.blocks:
             tokens = block(tokens + positions)
         return tokens
@@ -190,10 +195,15 @@ class MaskedBranch(nn.Module):
                 f"visible, centers, masks: expected to hide G - {visible.shape[1]} of G = {centers.shape[1]} "
                 f"tokens in every cloud, at least one; got masks that hide {hidden}"
             )
-        tokens = torch.cat([visible, self.mask_token.expand(len(visible), count, -1).to(visible.dtype)], 1)
-        decoded = self.decoder(tokens, self.position(take_tokens(centers, visible_first(masks))))
+        places = take_tokens(centers, visible_first(masks)).to(_dtype(self))
+        tokens = torch.cat([visible.to(_dtype(self)), self.mask_token.expand(len(visible), count, -1)], 1)
+        decoded = finite_result(self.decoder.attend(tokens, self.position(places)), visible=visible, centers=centers)
         patches = self.head(self.norm(decoded[:, -count:])).unflatten(2, (-1, 3))
         return MaskedPatches(to_token_order(decoded, masks), patches)
+
+
+def _dtype(network: nn.Module) -> torch.dtype:
+    return next(network.parameters()).dtype
 
 
 def _wide(x: Tensor) -> Tensor:

@@ -37,8 +37,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..core.checks import (
+    check_batch,
     check_callable,
     check_count,
+    check_entries,
     check_flag,
     check_generator,
     check_labels,
@@ -68,6 +70,8 @@ __all__ = [
 
 LEVELS = ("patient", "trial", "sample", "observation")
 FINE = ("sample", "observation")
+# The dot products of larger encodings leave the range of float32.
+LARGEST = 1e16
 Factors = tuple[float, float, float, float]
 
 
@@ -212,8 +216,9 @@ def comet_loss(
             pair = views[level]
             if not isinstance(pair, tuple | list) or len(pair) != 2:
                 raise TypeError(f"views[{level!r}]: expected two tensors, got {type(pair).__name__}")
-            shape = f"{len(patients)} t c"
-            check_shapes(**{f"views[{level!r}][{i}]": (r, shape) for i, r in enumerate(pair)})
+            named = {f"views[{level!r}][{i}]": r for i, r in enumerate(pair)}
+            check_shapes(**{name: (r, "b t c") for name, r in named.items()}, patients=(patients, "b", int))
+            check_entries(-LARGEST, LARGEST, **named)
             terms.append((1.0 if released and level not in FINE else weight) * losses[level](*pair))
     return finite_result(torch.stack(terms).sum(), factors=factors, temperature=temperature)
 
@@ -231,7 +236,8 @@ def trial_batches(trials: Tensor, batch_size: int, *, generator: torch.Generator
     """
     check_shapes(trials=(trials, "n", int))
     trials = check_labels(trials, name="trials").cpu()
-    check_count(1, len(trials), batch_size=batch_size)
+    check_count(batch_size=batch_size)
+    check_batch(len(trials), batch_size, name="trials", why=f"to fill one batch of batch_size={batch_size}")
     check_generator(generator)
     names = trials.unique()
     shuffled = names[torch.randperm(len(names), generator=generator)]
@@ -302,7 +308,9 @@ class COMET(nn.Module):
 
     def _encode(self, x: Tensor, masked: bool, generator: torch.Generator | None) -> Tensor:
         hidden = draw_segments(len(x), x.shape[1], generator=generator).to(x.device) if masked else None
-        return self.encoder(x, hidden)
+        encoded = self.encoder(x, hidden)
+        check_entries(-LARGEST, LARGEST, **{"x (encoded)": encoded})
+        return encoded
 
     def after_step(self) -> None:
         """Take the current weights into the average."""

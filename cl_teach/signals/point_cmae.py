@@ -232,6 +232,9 @@ class PointCMAE(nn.Module):
 
     def terms(self, points: Tensor, masks1: Tensor, masks2: Tensor) -> PointCMAETerms:
         """Terms of clouds ``(B, N, 3)`` under two masks ``(B, G)``, which hide equally many tokens of every cloud."""
+        check_points(points)
+        shape = f"b {self.groups}"
+        check_shapes(points=(points, "b n 3"), masks1=(masks1, shape, bool), masks2=(masks2, shape, bool))
         centers, patches = make_patches(points, self.groups, self.size)
         decoded1, decoded2 = self.decode(centers, patches, masks1, masks2)
         reconstruction = chamfer_distance(decoded1.patches.flatten(0, 1), patches[masks1])  # both in increasing index
@@ -248,7 +251,7 @@ class PointCMAE(nn.Module):
             masks1=(masks1, "b g", bool),
             masks2=(masks2, "b g", bool),
         )
-        tokens, positions = self.embed(patches), self.position(centers)  # (B, G, C)
+        tokens, positions = self._tokens(centers, patches)
         results = []
         for branch, masks, name in zip(self.branches, (masks1, masks2), ("masks1", "masks2"), strict=True):
             hidden = masks.sum(1)
@@ -256,21 +259,27 @@ class PointCMAE(nn.Module):
                 raise ValueError(f"{name}: expected to hide equally many tokens of every cloud, got {hidden.tolist()}")
             order = visible_first(masks)[:, : -int(hidden[0])]
             _, visible = self._encode(branch, take_tokens(tokens, order), take_tokens(positions, order))
+            visible = finite_result(visible, centers=centers, patches=patches)
             results.append(branch(visible, centers, masks))
         return results
 
     def forward(self, points: Tensor) -> Tensor:
         """What is kept: nothing hidden, class token and maximum over the tokens, ``(B, 2 C)``."""
         centers, patches = make_patches(points, self.groups, self.size)
-        summary, tokens = self._encode(self.branches[0], self.embed(patches), self.position(centers))
-        return torch.cat([summary, tokens.amax(1)], 1)
+        summary, tokens = self._encode(self.branches[0], *self._tokens(centers, patches))
+        return finite_result(torch.cat([summary, tokens.amax(1)], 1), points=points)
+
+    def _tokens(self, centers: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
+        """Tokens and positions ``(B, G, C)``, in the dtype of the weights."""
+        dtype = self.norm.weight.dtype
+        return self.embed(patches).to(dtype), self.position(centers.to(dtype)).to(dtype)
 
     def _encode(self, branch: Any, tokens: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
         """Class token ``(B, C)`` and tokens ``(B, T, C)``, encoded by what both branches share."""
         rows = len(tokens)
-        tokens = torch.cat([branch.class_token.expand(rows, -1, -1).to(tokens.dtype), tokens], 1)
-        positions = torch.cat([branch.class_position.expand(rows, -1, -1).to(positions.dtype), positions], 1)
-        encoded = self.norm(self.encoder(tokens, positions))
+        tokens = torch.cat([branch.class_token.expand(rows, -1, -1), tokens], 1)
+        positions = torch.cat([branch.class_position.expand(rows, -1, -1), positions], 1)
+        encoded = self.norm(self.encoder.attend(tokens, positions))
         return encoded[:, 0], encoded[:, 1:]
 
 

@@ -5,7 +5,7 @@ from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import info_nce
-from cl_teach.core.moco import MoCo
+from cl_teach.models.moco import MoCo
 
 X = draw(4, 5, 4, seed=7).float()
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from .checks import check_generator, check_module
-from .contrast import check_temperature, info_nce
-from .queue import FeatureQueue
-from .teacher import MomentumTeacher
+from ..core.checks import check_generator, check_module, check_same_length
+from ..core.contrast import check_temperature, info_nce
+from ..core.queue import FeatureQueue
+from ..core.teacher import MomentumTeacher
+from .apply import apply_network
 
 __all__ = ["MoCo"]
 
@@ -56,7 +57,7 @@ class MoCo(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Features ``(n, f)``."""
-        return self.student[0](images)
+        return apply_network(self.student[0], "n f", images=images)
 
     def loss(self, query: Tensor, key: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """InfoNCE of two views ``(n, ...)``; while the queue is empty, the other keys of the batch are the negatives.
@@ -64,10 +65,13 @@ class MoCo(nn.Module):
         Nothing is drawn here.
         """
         check_generator(generator)
-        keys, past = self.teacher(key), self.queue.features
+        check_same_length(query=query, key=key)
+        keys, past = apply_network(self.teacher, "n d", key=key), self.queue.features
         if self.training:
             self._keys = keys
-        return info_nce(self.student(query), keys, past if len(past) else None, self.temperature)
+        return info_nce(
+            apply_network(self.student, "n d", query=query), keys, past if len(past) else None, self.temperature
+        )
 
     def after_step(self) -> None:
         """Move the copy and push the last keys."""
