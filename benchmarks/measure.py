@@ -327,17 +327,15 @@ def step_speed(repeats: int) -> list[dict[str, Any]]:
 def one_step_speed(side: str) -> dict[str, float]:
     """Images a second of SimCLR with ResNet-18 on pictures of CIFAR-10's shape, and the largest memory.
 
-    Ours is `pretrain` as a reader calls it; the other side is the loop of lightly's documentation, with its transform at
-    the same settings and its loss.
+    Ours is `pretrain` as a reader calls it; the other side is the loop of lightly's documentation, with its transform
+    at the same settings and its loss.
     """
     from cl_teach.models import cifar_resnet18
     from cl_teach.training import pretrain
 
     batch, steps = (64, 4) if DEVICE.type == "cpu" else (512, 40)
-    gray = (
-        fashion_mnist().images[: batch * steps] if DEVICE.type == "cpu" else fashion_mnist().images.repeat(3, 1, 1, 1)
-    )
-    data = F.interpolate(gray[: batch * steps], (32, 32)).expand(-1, 3, -1, -1).contiguous()
+    gray = fashion_mnist().images.repeat(3, 1, 1, 1)[: batch * steps]
+    data = F.interpolate(gray, (32, 32)).expand(-1, 3, -1, -1).contiguous()
     torch.manual_seed(0)
     encoder = cifar_resnet18()
     head = ProjectionHead(512, DIM, hidden=512)
@@ -426,9 +424,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument(
-        "--only", choices=("losses", "products", "low_temperature", "input", "step", "curve"), help="one part"
-    )
+    parts_of_it = ("losses", "products", "low_temperature", "input", "step", "curve")
+    parser.add_argument("--only", choices=parts_of_it, help="one part")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--step", choices=SIDES, help=argparse.SUPPRESS)
     options = parser.parse_args()
