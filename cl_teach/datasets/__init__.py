@@ -41,7 +41,7 @@ from .bandits import PeakedBandit, ProxyBandit, peaked_bandit, proxy_bandit
 from .captions import abstract_sentences, class_captions, class_synonyms, sprite_captions
 from .cifar import cifar10
 from .common import ImageSet
-from .decisions import Decisions, check_decisions, combination_lock, low_rank_game, low_rank_mdp
+from .decisions import Decisions, combination_lock, low_rank_game, low_rank_mdp
 from .digits import digits
 from .factors import Factors, Subjects, TwoFeatures, draw_factors, draw_intervals, draw_subjects, draw_two_features
 from .facts import Facts, named_facts

@@ -338,8 +338,7 @@ class BaCon(nn.Module):
         loss = self_distillation(
             logits, student_temperature=LOGIT_TEMPERATURE, teacher_temperature=self.teacher_temperature
         )
-        settings = {"power": self.power, "temperature": LOGIT_TEMPERATURE}
-        loss = loss + self.mu * distribution_regularizer(logits, self.class_counts, **settings)
+        loss = loss + self.mu * distribution_regularizer(logits, self.class_counts, power=self.power)
         rows = labeled.repeat(2)
         scaled = logits[rows].to(loss.dtype) / LOGIT_TEMPERATURE
         known = F.cross_entropy(scaled, labels.repeat(2)[rows]) if labeled.any() else torch.zeros_like(loss)
@@ -365,7 +364,8 @@ class BaCon(nn.Module):
         labels = labels_where(labels, labeled, len(self.class_counts))
         check_generator(generator)
         rows = labeled.repeat(2)
-        free = nt_xent(*z.chunk(2), FREE_TEMPERATURE)
+        first, second = z.chunk(2)
+        free = nt_xent(first, second, FREE_TEMPERATURE)
         nothing = torch.zeros_like(free)
         supervised = sup_con(z[rows], labels.repeat(2)[rows], TEMPERATURE) if labeled.any() else nothing
         if warm_up:

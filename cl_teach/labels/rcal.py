@@ -326,13 +326,13 @@ class RCAL(nn.Module):
         check_same_length(images=images, labels=labels)
         with evaluating(encoder), torch.no_grad():
             z = torch.cat([apply_network(encoder, "n m", images=part) for part in images.split(CHUNK)])
-        check_entries(-LARGEST, LARGEST, **{"images (their features)": z})
+        check_entries(-LARGEST, LARGEST, open_low=False, **{"images (their features)": z})
         labels = labels.to(z.device)
         sizes = count_classes(labels)
         robust = robust_gaussians(z, labels, n_neighbors=n_neighbors, lof_threshold=lof_threshold, removed=removed)
         heads = head_classes(sizes) if heads is None else heads
-        settings = {"q": q, "gamma": gamma, "alpha": alpha}
-        repaired = calibrate_tails(robust.means, robust.covs, sizes, heads, weighting=weighting, **settings)
+        given = (robust.means, robust.covs, sizes, heads)
+        repaired = calibrate_tails(*given, q=q, gamma=gamma, alpha=alpha, weighting=weighting)
         self.register_buffer("contrastive", z)
         self.register_buffer("means", repaired.means)
         self.register_buffer("covs", repaired.covs)
@@ -364,7 +364,7 @@ class RCAL(nn.Module):
         permutation = permutation.to(images.device)
         mixed = share * images + (1 - share) * images[permutation]
         features, target = apply_network(self.encoder, "n m", images=images), self.contrastive[index]
-        check_entries(-LARGEST, LARGEST, **{"images (their features)": features})
+        check_entries(-LARGEST, LARGEST, open_low=False, **{"images (their features)": features})
         real = classifier_loss(features, target, self(mixed), labels, permutation, share, beta=self.beta)
         count = round(len(images) * int(self.missing.sum()) / len(self.contrastive))
         if not self.drawn_weight or not count:

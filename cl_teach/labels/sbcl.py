@@ -333,8 +333,10 @@ class SBCL(nn.Module):
     def refresh(self, features: Tensor, *, generator: torch.Generator | None = None) -> None:
         """Cluster the training features ``(n, d)`` anew and end the warm-up."""
         check_shapes(features=(features, f"{len(self.labels)} d"))
-        settings = {"min_size": self.min_size, "clustering": self.clustering}
-        self.subclasses.copy_(split_classes(features, self.labels, **settings, generator=generator))
+        found = split_classes(
+            features, self.labels, min_size=self.min_size, clustering=self.clustering, generator=generator
+        )
+        self.subclasses.copy_(found)
         concentration = class_concentration(features, self.labels.to(features.device)).to(self.temperatures)
         found = class_temperatures(concentration, self.counts, self.temperature, form=self.form, clip=self.clip)
         self.temperatures.copy_(found)
@@ -354,8 +356,8 @@ class SBCL(nn.Module):
             self._pushed = (z2.detach(), index)
         rows = torch.cat([index, self.queued[: int(self.queue.count)]])  # samples of the keys, the anchors' own first
         keys = torch.cat([z2.detach().to(self.queue.storage), self.queue.features])
-        given = (z1, keys, self.labels[rows], self.subclasses[rows], self.temperatures)
-        return _against_keys(*given, self.temperature, gamma)
+        ids = (self.labels[rows], self.subclasses[rows])
+        return _against_keys(z1, keys, *ids, self.temperatures, self.temperature, gamma)
 
     def forward(self, z1: Tensor, z2: Tensor, index: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The loss, as with torch's own criteria."""

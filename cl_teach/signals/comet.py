@@ -218,7 +218,7 @@ def comet_loss(
                 raise TypeError(f"views[{level!r}]: expected two tensors, got {type(pair).__name__}")
             named = {f"views[{level!r}][{i}]": r for i, r in enumerate(pair)}
             check_shapes(**{name: (r, "b t c") for name, r in named.items()}, patients=(patients, "b", int))
-            check_entries(-LARGEST, LARGEST, **named)
+            check_entries(-LARGEST, LARGEST, open_low=False, **named)
             terms.append((1.0 if released and level not in FINE else weight) * losses[level](*pair))
     return finite_result(torch.stack(terms).sum(), factors=factors, temperature=temperature)
 
@@ -309,7 +309,7 @@ class COMET(nn.Module):
     def _encode(self, x: Tensor, masked: bool, generator: torch.Generator | None) -> Tensor:
         hidden = draw_segments(len(x), x.shape[1], generator=generator).to(x.device) if masked else None
         encoded = self.encoder(x, hidden)
-        check_entries(-LARGEST, LARGEST, **{"x (encoded)": encoded})
+        check_entries(-LARGEST, LARGEST, open_low=False, **{"x (encoded)": encoded})
         return encoded
 
     def after_step(self) -> None:

@@ -282,7 +282,8 @@ class ContrastiveUCB(nn.Module):
     def loss(self, points: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """`transition_loss` of the present features. Nothing is drawn here."""
         check_generator(generator)
-        return transition_loss(*self.features(), points)
+        phi, psi = self.features()
+        return transition_loss(phi, psi, points)
 
     def step(self, batch: Tensor) -> Tensor:
         """One episode: take in points ``(n, 5)``, fit, plan.
@@ -316,7 +317,7 @@ class ContrastiveUCB(nn.Module):
         model = low_rank_model(phi, psi, self.negatives)
         norm = torch.linalg.vector_norm(model.features, dim=-1).amax((1, 2))  # (H,)
         visits = [self.points[self.points[:, 0] == h, 1:3] for h in range(len(norm))]
-        bonus = exploration_bonus(model.features / norm[:, None, None, None], visits, **self.bonus)  # type: ignore
+        bonus = exploration_bonus(model.features / norm[:, None, None, None], visits, **self.bonus)
         transition = model.transition.view(*self.reward.shape, -1)
         shaped = (transition, bonus.view_as(self.reward), float(len(self.reward)))
         return plan(self.reward, *shaped) if self.reward.ndim == 3 else plan_game(self.reward, *shaped)
