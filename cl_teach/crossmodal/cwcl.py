@@ -30,10 +30,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_choice, check_entries, check_module, check_positive, check_shapes, check_type
+from ..core.checks import check_choice, check_entries, check_module, check_positive, check_shapes
 from ..core.contrast import check_scale, softmax_contrast, weighted_contrast
 from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, normalize, self_mask
+from ..models.apply import apply_network
 
 __all__ = ["CWCL", "WeightedTerms", "cwcl", "cwcl_terms", "intra_modal_weights"]
 
@@ -141,19 +142,17 @@ class CWCL(nn.Module):
             trained: N inputs of the trained one, row i belongs to row i.
             weight_features: ``(N, f)`` other frozen features to take the weights from.
         """
-        check_type(Tensor, frozen=frozen, trained=trained)
-        weights = None if weight_features is None else intra_modal_weights(_named(weight_features, "weight_features"))
+        weights = None if weight_features is None else _weights(weight_features)
         with torch.no_grad():
-            target = _named(self.frozen_tower(frozen), "frozen")
-        output = _named(self.trained_tower(trained), "trained")
+            target = apply_network(self.frozen_tower, "n d", frozen=frozen)
+        output = apply_network(self.trained_tower, "n d", trained=trained)
         check_shapes(frozen=(target, "N d"), trained=(output, "N d"), weight_features=(weights, "N N?"))
         return cwcl_terms(output, target, self.log_scale, weights)
 
     def forward(self, frozen: Tensor, trained: Tensor) -> Tensor:
         """``(n, m)`` cosines of n inputs of the frozen tower and m of the trained one, for retrieval."""
-        check_type(Tensor, frozen=frozen, trained=trained)
-        target = _named(self.frozen_tower(frozen), "frozen")
-        output = _named(self.trained_tower(trained), "trained")
+        target = apply_network(self.frozen_tower, "n d", frozen=frozen)
+        output = apply_network(self.trained_tower, "n d", trained=trained)
         check_shapes(frozen=(target, "n d"), trained=(output, "m d"))
         return cosine_similarity(target, output)
 
@@ -167,11 +166,11 @@ class CWCL(nn.Module):
             prompts_go_to: the tower that reads them: ``"trained"`` where images were frozen, ``"frozen"`` where a
                 text model was (speech).
         """
-        check_type(Tensor, inputs=inputs, prompts=prompts)
         check_choice(("trained", "frozen"), prompts_go_to=prompts_go_to)
         prompts_last = prompts_go_to == "trained"
         towers = (self.frozen_tower, self.trained_tower)[:: 1 if prompts_last else -1]
-        things, names = _named(towers[0](inputs), "inputs"), _named(towers[1](prompts), "prompts")
+        things = apply_network(towers[0], "n d", inputs=inputs)
+        names = apply_network(towers[1], "c d", prompts=prompts)
         check_shapes(inputs=(things, "n d"), prompts=(names, "c d"))
         return cosine_similarity(things, names).argmax(1)
 
@@ -187,7 +186,6 @@ class CWCL(nn.Module):
         return self
 
 
-def _named(embeddings: Tensor, name: str) -> Tensor:
-    """Check embeddings under the name of what they were made from."""
-    check_shapes(**{name: (embeddings, "n d")})
-    return embeddings
+def _weights(weight_features: Tensor) -> Tensor:
+    check_shapes(weight_features=(weight_features, "N f"))
+    return intra_modal_weights(weight_features)

@@ -324,14 +324,18 @@ class CLIPRocket(nn.Module):
 
     def forward(self, images: Tensor, texts: Tensor) -> Tensor:
         """``(n, m)`` cosines of images and texts by the heads z, for retrieval."""
-        image, text = self.towers.image.embed(images), self.towers.text.embed(texts)
-        check_shapes(images=(image, "n d"), texts=(text, "m d"))
-        return cosine_similarity(image, text)
+        return self._cosines(images, texts=texts)
 
     @torch.no_grad()
     def zero_shot(self, images: Tensor, prompts: Tensor) -> Tensor:
         """The prompt ``(C, L)`` that fits each image best, ``(n,)``; call it in evaluation mode."""
-        return self(images, prompts).argmax(1)
+        return self._cosines(images, prompts=prompts).argmax(1)
+
+    def _cosines(self, images: Tensor, **texts: Tensor) -> Tensor:
+        ((name, words),) = texts.items()
+        image, text = self.towers.image.embed(images, name="images"), self.towers.text.embed(words, name=name)
+        check_shapes(images=(image, "n d"), **{name: (text, "m d")})
+        return cosine_similarity(image, text)
 
     @torch.no_grad()
     def after_step(self) -> None:

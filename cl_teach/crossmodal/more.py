@@ -52,9 +52,10 @@ from ..core.checks import (
     check_shapes,
     check_type,
 )
-from ..core.contrast import check_temperature, clip_loss
+from ..core.contrast import clip_loss
 from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity
+from ..models.apply import apply_network
 from ..models.signal_tower import NormalizedHead
 
 __all__ = [
@@ -70,6 +71,7 @@ __all__ = [
 
 MODALITIES = ("report", "xray", "ecg")
 SEGMENTS = 4  # of an ECG, in the release
+TEMPERATURES = (1e-12, 1e12)
 SMALLEST_DEVIATION = 1e-8
 
 
@@ -103,7 +105,7 @@ def more_loss(report: Tensor, xray: Tensor, ecg: Tensor, temperature: float | Te
         (True, True)
     """
     check_shapes(report=(report, "N d"), xray=(xray, "N d"), ecg=(ecg, "N d"))
-    check_temperature(temperature)
+    check_in_range(*TEMPERATURES, temperature=temperature)
     log_scale = -torch.as_tensor(temperature, dtype=report.dtype, device=report.device).log()
     terms = [clip_loss(report, signal, log_scale) for signal in (xray, ecg)]
     return MoRETerms(terms[0] + terms[1], terms[0], terms[1])
@@ -192,7 +194,7 @@ def zero_shot_scores(signals: Tensor, prompts: Tensor, classes: Tensor) -> Tenso
 
     Source: Thapa et al. (2024), released zero-shot script.
     """
-    check_shapes(signals=(signals, "n d"), prompts=(prompts, "p d"))
+    check_shapes(signals=(signals, "n d"), prompts=(prompts, "p d"), classes=(classes, "p", int))
     check_batch(len(signals), 2, name="signals", why="to have a deviation")
     classes = check_labels(classes, len(prompts), name="classes", num_classes=len(prompts))
     count = int(classes.max()) + 1
@@ -241,19 +243,20 @@ class MoRE(nn.Module):
         if set(towers) != set(MODALITIES):
             raise ValueError(f"towers: expected the names report, xray and ecg, got {sorted(map(str, towers))}")
         check_module(**{f"towers[{name!r}]": tower for name, tower in towers.items()})
-        check_temperature(temperature)
+        check_count(feature_dim=feature_dim, hidden=hidden, out_dim=out_dim)
+        check_in_range(*TEMPERATURES, temperature=temperature)
         check_flag(augment=augment)
         self.towers = nn.ModuleDict(towers)
         self.heads = nn.ModuleDict({name: NormalizedHead(feature_dim, hidden, out_dim) for name in towers})
-        self.temperature, self.augment = temperature, augment
+        self.temperature, self.augment, self.feature_dim = temperature, augment, feature_dim
 
     def embed(self, name: str, signals: Tensor) -> Tensor:
         """Embeddings ``(n, out_dim)`` of one modality."""
+        check_choice(MODALITIES, name=name)
         return self.heads[name](self._features(name, signals, "signals"))
 
     def forward(self, report: Tensor, xray: Tensor, ecg: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Embeddings ``(n, out_dim)`` of all three."""
-        check_batch(len(report) if isinstance(report, Tensor) else 0, 1, name="report", why="(a patient)")
         features = [self._features(*named) for named in zip(MODALITIES, (report, xray, ecg), MODALITIES, strict=True)]
         check_shapes(**{name: (x, "n f") for name, x in zip(MODALITIES, features, strict=True)})
         found = [self.heads[name](x) for name, x in zip(MODALITIES, features, strict=True)]
@@ -261,8 +264,6 @@ class MoRE(nn.Module):
 
     def loss(self, report: Tensor, xray: Tensor, ecg: Tensor, *, generator: torch.Generator | None = None) -> MoRETerms:
         """The losses of one batch of patients; in training their ECGs are changed."""
-        check_type(Tensor, report=report, xray=xray, ecg=ecg)
-        check_batch(len(report) if report.ndim else 0, 2, name="report", why="to normalize over the batch")
         check_generator(generator)
         if self.training and self.augment:
             check_shapes(ecg=(ecg, "n leads time"))
@@ -271,7 +272,8 @@ class MoRE(nn.Module):
                 ecg = augment_ecg(ecg, *(x.to(ecg.device) for x in draws)).to(ecg)
             except ValueError as error:
                 raise ValueError(f"ecg: {error}") from error
-        return more_loss(*self(report, xray, ecg), self.temperature)
+        notes, xrays, ecgs = self(report, xray, ecg)
+        return more_loss(notes, xrays, ecgs, self.temperature)
 
     @torch.no_grad()
     def fuse(self, xray: Tensor, ecg: Tensor, dropped: Tensor | None = None) -> Tensor:
@@ -289,13 +291,8 @@ class MoRE(nn.Module):
         return torch.cat([first, second], 1)
 
     def _features(self, name: str, signals: Tensor, argument: str) -> Tensor:
-        check_choice(MODALITIES, name=name)
-        check_type(Tensor, **{argument: signals})
-        try:
-            features = self.towers[name](signals)
-        except ValueError as error:
-            raise ValueError(f"{argument}: {error}") from error
-        check_shapes(**{argument: (features, "n f")})
+        features = apply_network(self.towers[name], "n f", **{argument: signals})
+        check_shapes(**{argument: (features, f"n {self.feature_dim}")})
         if self.training:
             check_batch(len(features), 2, name=argument, why="to normalize over the batch")
         return features

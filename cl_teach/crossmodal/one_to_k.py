@@ -30,6 +30,7 @@ from ..core.checks import check_choice, check_flag, check_module, check_shapes, 
 from ..core.contrast import check_temperature, softmax_contrast
 from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, normalize, self_mask
+from ..models.apply import apply_network
 
 __all__ = ["BothDirections", "OneToK", "mean_rank_variance", "one_to_k", "one_to_k_terms", "ranks"]
 
@@ -162,10 +163,10 @@ class OneToK(nn.Module):
         self.temperature.clamp_(COLDEST, WARMEST)
 
     def _embed(self, images: Tensor, texts: Tensor) -> tuple[Tensor, Tensor]:
-        check_type(Tensor, images=images, texts=texts)
+        check_type(Tensor, texts=texts)
         if texts.ndim < 2 or texts.numel() == 0:
             raise ValueError(f"texts: expected shape (N, K, ...), not empty, got {tuple(texts.shape)}")
-        image = self.image_tower(images)
-        text = self.text_tower(texts.flatten(0, 1)).unflatten(0, texts.shape[:2])
+        image = apply_network(self.image_tower, "m d", images=images)
+        text = apply_network(self.text_tower, "nK d", texts=texts.flatten(0, 1)).unflatten(0, texts.shape[:2])
         check_shapes(images=(image, "m d"), texts=(text, "n K d"))
         return image, text

@@ -42,7 +42,6 @@ from ..core.checks import (
     check_entries,
     check_generator,
     check_in_range,
-    check_mask,
     check_module,
     check_number,
     check_positive,
@@ -52,6 +51,7 @@ from ..core.checks import (
 from ..core.contrast import check_scale, softmax_contrast
 from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, normalize, self_mask
+from ..models.apply import apply_network
 
 __all__ = [
     "Mined",
@@ -272,7 +272,7 @@ class TIPCLIP(nn.Module):
     @property
     def null_embedding(self) -> Tensor:
         """``(d,)`` with the current weights; in training it carries gradient."""
-        return self.image_tower(self.null_image[None])[0]
+        return apply_network(self.image_tower, "n d", null_image=self.null_image[None])[0]
 
     def loss(self, images: Tensor, texts: Tensor, is_visual: Tensor) -> Tensor:
         """The loss of a batch.
@@ -283,18 +283,19 @@ class TIPCLIP(nn.Module):
             texts: ``(N, ...)``.
             is_visual: ``(N,)`` boolean.
         """
-        check_type(Tensor, images=images, texts=texts)
-        text = self.text_tower(texts)
-        check_shapes(texts=(text, "N d"))
-        check_mask(is_visual, (len(text),), name="is_visual")
+        check_type(Tensor, images=images)
+        text = apply_network(self.text_tower, "N d", texts=texts)
+        check_shapes(texts=(text, "N d"), is_visual=(is_visual, "N", bool))
         count = int(is_visual.sum())
-        if len(images) == len(text):
+        if images.ndim and len(images) == len(text):
             images = images[is_visual]
-        if len(images) != count:
-            raise ValueError(f"images, is_visual: expected one for each of {count} visual items, got {len(images)}")
+        if images.ndim == 0 or len(images) != count:
+            raise ValueError(
+                f"images, is_visual: expected one for each of {count} visual items, got {tuple(images.shape)}"
+            )
         rows = self.null_embedding[None]
         if count:
-            own = self.image_tower(images)
+            own = apply_network(self.image_tower, "V d", images=images)
             check_shapes(images=(own, "V d"), texts=(text, "N d"))
             rows = torch.cat([rows, own])
         # Row 0 is NULL, row 1 the first visual item's image.
@@ -312,15 +313,12 @@ class TIPCLIP(nn.Module):
     @torch.no_grad()
     def score(self, texts: Tensor) -> Tensor:
         """``(N,)`` visualness of texts; no image is looked at except NULL."""
-        check_type(Tensor, texts=texts)
-        text = self.text_tower(texts)
-        check_shapes(texts=(text, "N d"))
-        return visualness(text, self.null_embedding)
+        return visualness(apply_network(self.text_tower, "N d", texts=texts), self.null_embedding)
 
     @torch.no_grad()
     def similarity(self, texts: Tensor, images: Tensor) -> Tensor:
         """``(texts, images)`` cosines, for retrieval."""
-        check_type(Tensor, texts=texts, images=images)
-        text, image = self.text_tower(texts), self.image_tower(images)
+        text = apply_network(self.text_tower, "N d", texts=texts)
+        image = apply_network(self.image_tower, "P d", images=images)
         check_shapes(texts=(text, "N d"), images=(image, "P d"))
         return cosine_similarity(text, image)

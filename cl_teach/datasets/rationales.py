@@ -64,8 +64,8 @@ def arithmetic_rationales(n: int, *, samples: int = 5, error: float = 0.25, seed
     right = digits[:, :1] + digits[:, 1:2]  # (n, 1)
     sums = torch.where(slips, (right + steps) % 19, right)  # (n, samples)
     sums = torch.cat([sums, right], 1)
-    rows = digits.tolist()
-    told = torch.tensor([[_work_out(*row, s) for s in wrong] for row, wrong in zip(rows, sums.tolist(), strict=True)])
+    pairs = zip(digits.tolist(), sums.tolist(), strict=True)
+    told = torch.tensor([[_work_out(a, b, c, s) for s in wrong] for (a, b, c), wrong in pairs])
     answers = sums * digits[:, 2:] % 10
     return Rationales(digits + 1, answers[:, -1], told[:, :-1], answers[:, :-1], told[:, -1])
 

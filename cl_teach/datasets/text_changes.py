@@ -65,17 +65,17 @@ def change_texts(texts: Tensor, synonyms: Tensor, draws: TextDraws, *, share: fl
         ``(N, L)`` int64.
     """
     check_shapes(texts=(texts, "N L", int), synonyms=(synonyms, "words S", int))
-    for name, table in (("texts", texts), ("synonyms", synonyms)):
-        check_entries(0, len(synonyms) - 1, **{name: table})
+    check_entries(0, len(synonyms) - 1, open_low=False, **{"texts, synonyms": texts, "synonyms": synonyms})
     check_in_range(0, 1, share=share)
     check_type(tuple, draws=draws)
     if len(draws) != len(TextDraws._fields):
         raise ValueError(f"draws: expected {', '.join(TextDraws._fields)}, got {len(draws)} parts")
+    check_shapes(texts=(texts, "N L", int), **{"draws.kind": (draws[0], "N", int)})
     texts, kind = texts.long(), check_labels(draws[0], len(texts), name="draws.kind", num_classes=3)[:, None]
     shapes = {"draws.chance": (draws[1], "N L"), "draws.synonym": (draws[2], "N L")}
     check_shapes(texts=(texts, "N L", int), **shapes, **{"draws.places": (draws[3], "N 2", int)})
-    check_entries(0, 1, **{"draws.chance": draws[1], "draws.synonym": draws[2]})
-    check_entries(0, texts.shape[1] - 1, **{"draws.places": draws[3]})
+    check_entries(0, 1, open_low=False, **{"draws.chance": draws[1], "draws.synonym": draws[2]})
+    check_entries(0, texts.shape[1] - 1, open_low=False, **{"draws.places": draws[3]})
     which = (draws[2] * synonyms.shape[1]).long().clamp_max(synonyms.shape[1] - 1)
     hit, places = draws[1] < share, draws[3].long()
     renamed = torch.where(hit, synonyms.long()[texts, which], texts)
@@ -98,7 +98,7 @@ def remove_words(
         ``(N, L)``.
     """
     check_shapes(texts=(texts, "N L", int), removable=(removable, "words", bool))
-    check_entries(0, len(removable) - 1, texts=texts)
+    check_entries(0, len(removable) - 1, open_low=False, **{"texts, removable": texts})
     check_in_range(0, 1, probability=probability)
     check_generator(generator)
     where = "cpu" if generator is None else generator.device

@@ -159,8 +159,8 @@ def augment_tokens(
     shapes = {f"draws.{name}": (x, "B L") for name, x in zip(SoftDraws._fields[:3], draws, strict=False)}
     words = {"draws.words": (draws[3], "B L", int)}
     check_shapes(ids=(ids, "B L", int), types=(types, "B L", int), **shapes, **words)
-    check_entries(0, 1, **{name: x for name, (x, _) in shapes.items()})
-    check_entries(0, math.inf, ids=ids, types=types, **{"draws.words": draws[3]})
+    check_entries(0, 1, open_low=False, **{name: x for name, (x, _) in shapes.items()})
+    check_entries(0, math.inf, open_low=False, ids=ids, types=types, **{"draws.words": draws[3]})
     ids, types = ids.long(), types.long()
     select, change, swap, word = draws
     free = _free(ids, special_ids, protect_first)
@@ -208,7 +208,7 @@ def soft_pair(
     """
     check_shapes(code=(code, "B L", int), types=(types, "B L", int), query=(query, "B M", int))
     ids = {"code": code, "types": types, "query": query}
-    check_entries(0, math.inf, **ids)
+    check_entries(0, math.inf, open_low=False, **ids)
     check_count(0, step=step)
     check_generator(generator)
     free = types.long()[_free(code.long(), special_ids, protect_first)]  # of padding there is no augmentation

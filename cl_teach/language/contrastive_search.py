@@ -207,7 +207,7 @@ def select_rows(cache: Any, rows: Tensor) -> Any:
     """
     check_shapes(rows=(rows, "m", int))
     if isinstance(cache, Tensor):
-        check_entries(0, len(cache) - 1, rows=rows)
+        check_entries(0, len(cache) - 1, open_low=False, **{"cache, rows": rows})
         return cache.index_select(0, rows.long())
     if hasattr(cache, "reorder_cache"):
         cache.reorder_cache(rows.long())

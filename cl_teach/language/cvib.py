@@ -248,7 +248,7 @@ class VIBMask(nn.Module):
             return x * (self.kept * self.mean.detach())
         if noise is None:
             noise = torch.randn(len(x), width, dtype=x.dtype, device=x.device)
-        return noisy_mask(x, self.mean, self.log_variance, noise)
+        return noisy_mask(x, self.mean, self.log_variance, noise.to(x))
 
 
 def draw_noises(network: TokenClassifier, n: int, *, generator: torch.Generator | None = None) -> list[Tensor]:
@@ -304,7 +304,10 @@ class CVIB(nn.Module):
         self.original, self.pruned = original, pruned
         self.numbers = temperature, contrast_weight, divergence_weight
         weights = [*original.parameters(), *pruned.layers.parameters(), *pruned.classifier.parameters()]
-        groups = [{"params": weights}, {"params": list(pruned.masks.parameters()), "lr": mask_learning_rate}]
+        groups: list[dict[str, Any]] = [
+            {"params": weights},
+            {"params": list(pruned.masks.parameters()), "lr": mask_learning_rate},
+        ]
         self.optimizer = torch.optim.AdamW(groups, lr=learning_rate, weight_decay=0.0)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -357,7 +360,8 @@ class CVIB(nn.Module):
     def _checked(self, x: Tensor, labels: Tensor, of: str = "") -> Tensor:
         check_type(Tensor, **{f"{of}x": x})
         width, layer = self.pruned.sizes[0], self.pruned.classifier[1]
-        check_shapes(**{f"{of}x": (x, f"B {width}" if x.ndim == 2 else f"B S {width}")})
+        shapes = {f"{of}x": (x, f"B {width}" if x.ndim == 2 else f"B S {width}"), f"{of}labels": (labels, "B", int)}
+        check_shapes(**shapes)
         classes = layer.out_features if isinstance(layer, nn.Linear) else None
         return check_labels(labels, len(x), name=f"{of}labels", num_classes=classes)
 

@@ -92,6 +92,7 @@ class PairProbabilities(NamedTuple):
 def edit_distance(a: Sequence[Hashable], b: Sequence[Hashable]) -> int:
     """Levenshtein distance: the fewest insertions, deletions and replacements of tokens that turn a into b."""
     check_type(Sequence, a=a, b=b)
+    _check_tokens(a=a, b=b)
     row = list(range(len(b) + 1))  # distances from the empty prefix of a
     for i, x in enumerate(a, 1):
         corner, row[0] = row[0], i
@@ -278,7 +279,8 @@ def debcse_loss(
     check_type(tuple, index=index)
     if len(index) != 3 or (index[2] is None) != (negatives is None):
         raise ValueError("index: expected three parts, the last one None where there are no negatives, got others")
-    anchors, positives = (check_labels(index[i], rows, name=f"index[{i}]") for i in (0, 1))
+    anchors = check_labels(index[0], rows, name="index[0]")
+    positives = check_labels(index[1], rows, name="index[1]")
     sentence = positives
     if index[2] is not None:
         check_shapes(negatives=(negatives, "B K d?"), **{"index[2]": (index[2], "B K", int)})
@@ -394,6 +396,14 @@ def _check_sentences(sentences: Sequence[Sequence[Hashable]]) -> None:
     for i, sentence in enumerate(sentences):
         check_type(Sequence, **{f"sentences[{i}]": sentence})
         check_batch(len(sentence), 1, name=f"sentences[{i}]", why="(tokens)")
+        _check_tokens(**{f"sentences[{i}]": sentence})
+
+
+def _check_tokens(**sentences: Sequence[Hashable]) -> None:
+    for name, sentence in sentences.items():
+        for i, token in enumerate(sentence):
+            if isinstance(token, Tensor) or not isinstance(token, Hashable):
+                raise TypeError(f"{name}[{i}]: expected a number or a word, got {type(token).__name__}; use .tolist()")
 
 
 def _check_probabilities(probabilities: Tensor) -> None:

@@ -33,7 +33,7 @@ import copy
 import math
 from collections import Counter
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -123,7 +123,7 @@ def self_consistency_split(answers: Sequence[Hashable]) -> Split:
     check_type((Sequence, str), answers=answers)
     if not len(answers):
         raise ValueError("answers: expected at least one, got none")
-    check_type(Hashable, **{f"answers[{i}]": answer for i, answer in enumerate(answers)})  # type: ignore[type-abstract]
+    check_type(Hashable, **{f"answers[{i}]": answer for i, answer in enumerate(answers)})
     majority = Counter(answers).most_common(1)[0][0]  # equal counts keep their order
     positive = [i for i, answer in enumerate(answers) if answer == majority]
     return Split(majority, positive, [i for i, answer in enumerate(answers) if answer != majority])
@@ -151,8 +151,8 @@ def rationale_loss(logits: Tensor, tokens: Tensor, valid: Tensor | None = None) 
     check_shapes(logits=(logits, "... T V"), tokens=(tokens, "... T", int), valid=(valid, "... T?", bool))
     for name, x in (("tokens", tokens), ("valid", valid)):
         if x is not None and x.shape != logits.shape[:-1]:
-            raise ValueError(f"{name}: expected shape {tuple(logits.shape[:-1])}, got {tuple(x.shape)}")
-    check_entries(0, logits.shape[-1] - 1, tokens=tokens)
+            raise ValueError(f"logits, {name}: expected shape {tuple(logits.shape[:-1])}, got {tuple(x.shape)}")
+    check_entries(0, logits.shape[-1] - 1, open_low=False, **{"logits, tokens": tokens})
     nll = -logits.log_softmax(-1).gather(-1, tokens.long()[..., None]).squeeze(-1)  # (..., T)
     if valid is None:
         return nll.mean(-1)
@@ -233,7 +233,7 @@ def qcrd_terms(
         (0, 1, 0.25, -0.25)
     """
     check_shapes(label_logits=(label_logits, "n K"), label=(label, "n", int), positive=(positive, "n P"))
-    label = check_labels(label, name="label", num_classes=label_logits.shape[1])
+    label = check_labels(label, name="label_logits, label", num_classes=label_logits.shape[1])
     check_shapes(positive=(positive, "n P"), positive_logits=(positive_logits, "n P"))
     weights = {"label_weight": label_weight, "contrast_weight": contrast_weight}
     check_in_range(0, 1e6, beta=beta, margin=margin, **weights, discriminator_weight=discriminator_weight)
@@ -307,8 +307,8 @@ class QCRD(nn.Module):
         self.student, self.discriminator = student, discriminator
         self.age, self.steps_per_iteration, self.hot = age, steps_per_iteration, hot
         self.decay, self.first_weight = decay, discriminator_weight
-        self.numbers = {"beta": beta, "margin": margin, "label_weight": label_weight}
-        self.numbers["contrast_weight"] = contrast_weight
+        weights = {"label_weight": label_weight, "contrast_weight": contrast_weight}
+        self.numbers: dict[str, Any] = {"beta": beta, "margin": margin, **weights}
         self.steps = 0
         self.ring = nn.ModuleList()  # the oldest snapshot first
         self.optimizers = [torch.optim.Adam(net.parameters(), lr=learning_rate) for net in (student, discriminator)]
@@ -328,7 +328,7 @@ class QCRD(nn.Module):
         """All rationales with one more by the old student, ``(n, R + 1, T)``, and which are bad, ``(n, R + 1)``."""
         shapes = {"rationales": (rationales, "n R T", int), "positive": (positive, "n R", bool)}
         check_shapes(question=(question, "n S", int), **shapes)
-        old = self.ring[0] if len(self.ring) else self.student
+        old = cast(Student, self.ring[0]) if len(self.ring) else self.student
         written = old.write(question, rationales.shape[2], self.hot, generator=generator)
         shown = torch.cat([rationales, written[:, None].to(rationales)], 1)
         good = F.pad(positive, (0, 1))  # the new one is not
@@ -388,7 +388,9 @@ class QCRD(nn.Module):
         )
         label = check_labels(batch[1], name=names[1], num_classes=self.student.classes)
         if not (batch[3] & rationales.any(-1)).any(1).all():
-            raise ValueError(f"{names[3]}: expected a good rationale with a token in every row, got a row without")
+            raise ValueError(
+                f"{names[2]}, {names[3]}: expected a good rationale with a token in every row, got a row without"
+            )
         return Questions(question, label, rationales, batch[3] & rationales.any(-1))
 
     def _terms(self, batch: Questions, generator: torch.Generator | None) -> QCRDTerms:
@@ -398,9 +400,18 @@ class QCRD(nn.Module):
         valid = torch.arange(end.shape[2], device=end.device) <= shown.ne(0).sum(-1)[..., None]
         losses = rationale_loss(self.student(question, shown), end, valid)  # (n, R + 1)
         logits = self.discriminator(question, shown)
-        masks = {"positive_mask": F.pad(positive, (0, 1)), "negative_mask": bad}
-        lists, weight = (losses, losses, logits, logits), self.discriminator_weight
-        return qcrd_terms(self(question), label, *lists, **masks, discriminator_weight=weight, **self.numbers)
+        return qcrd_terms(
+            self(question),
+            label,
+            losses,
+            losses,
+            logits,
+            logits,
+            positive_mask=F.pad(positive, (0, 1)),
+            negative_mask=bad,
+            discriminator_weight=self.discriminator_weight,
+            **self.numbers,
+        )
 
     def _optimize(self, optimizers: Sequence[torch.optim.Optimizer], loss: Tensor) -> None:
         for optimizer in optimizers:

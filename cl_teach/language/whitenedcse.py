@@ -51,6 +51,7 @@ from ..core.checks import (
 )
 from ..core.contrast import check_temperature, info_nce
 from ..core.precision import full_precision
+from ..models.apply import apply_network
 
 __all__ = [
     "WhitenedCSE",
@@ -77,9 +78,8 @@ def dropout_views(encoder: Callable[[Tensor], Tensor], inputs: Tensor, views: in
         V tensors ``(B, D)``.
     """
     check_callable(encoder=encoder)
-    check_type(Tensor, inputs=inputs)
     check_count(2, views=views)
-    return [encoder(inputs) for _ in range(views)]
+    return [apply_network(encoder, "B D", inputs=inputs) for _ in range(views)]
 
 
 def draw_shuffles(views: int, dim: int, *, generator: torch.Generator | None = None) -> Tensor:
@@ -181,7 +181,7 @@ def group_whiten(
     check_in_range(0, 1e30, ridge=ridge)
     check_flag(detach=detach)
     rows, dim = features.shape
-    _check_divisor(groups, dim)
+    _check_divisor(groups, dim, "features, groups")
     width = dim // groups
     if ridge == 0:
         check_batch(rows, width + 1, name="features", why=f"to whiten groups of {width} channels (or pass ridge > 0)")
@@ -290,9 +290,9 @@ def _check_views(name: str, views: Sequence[Tensor], width: int | str = "d") -> 
     check_shapes(**{f"{name}[{v}]": (view, f"B {width}") for v, view in enumerate(views)})
 
 
-def _check_divisor(groups: int, dim: int) -> None:
+def _check_divisor(groups: int, dim: int, name: str = "groups") -> None:
     if dim % groups:
-        raise ValueError(f"groups: expected a divisor of the {dim} channels, got {groups}")
+        raise ValueError(f"{name}: expected a divisor of the {dim} channels, got {groups}")
 
 
 def _check_permutation(name: str, order: Tensor | None, dim: int) -> Tensor:

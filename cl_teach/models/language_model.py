@@ -50,7 +50,9 @@ class LanguageModel(nn.Module):
         width = self.embedding.embedding_dim
         check_shapes(tokens=(tokens, "n T", int), memory=(memory, f"n {width}?"))
         check_entries(0, self.vocabulary - 1, tokens=tokens)
-        start = None if memory is None else memory[None].contiguous()  # (1, n, width), one layer
+        start = (
+            None if memory is None else memory[None].to(self.embedding.weight).contiguous()
+        )  # (1, n, width), one layer
         raw, last = self.recurrence(self.embedding(tokens.long()), start)
         states = self.norm(raw)  # (n, T, width)
         return states, self.output(states), last[0]

@@ -7,7 +7,16 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from ..core.checks import check_count, check_in_range, check_module, check_type
+from ..core.checks import (
+    check_batch,
+    check_callable,
+    check_count,
+    check_in_range,
+    check_module,
+    check_shapes,
+    check_type,
+)
+from .apply import apply_network
 from .encoders import MLP
 
 __all__ = ["HeadedTower", "PairedTowers", "Views"]
@@ -21,6 +30,7 @@ class Views(NamedTuple):
 
     def map(self, network: Callable[[Tensor], Tensor]) -> Views:
         """Every view through a network."""
+        check_callable(network=network)
         return Views(network(self.whole), [network(x) for x in self.local])
 
 
@@ -48,16 +58,29 @@ class HeadedTower(nn.Module):
         self.z, self.h = nn.Linear(width, dim), MLP([width, hidden, hidden, dim])
         self.v = nn.Sequential(MLP([width, hidden, dim]), nn.BatchNorm1d(dim, affine=False))
 
-    def embed(self, inputs: Tensor) -> Tensor:
-        """``(N, dim)`` by the head of global views."""
-        check_type(Tensor, inputs=inputs)
-        return self.z(self.encoder(inputs))
+    def embed(self, inputs: Tensor, *, name: str = "inputs") -> Tensor:
+        """``(N, dim)`` by the head of global views; ``name`` is what the caller calls them."""
+        features = apply_network(self.encoder, "N f", **{name: inputs})
+        check_shapes(**{name: (features, f"N {self.z.in_features}")})
+        return self.z(features)
 
-    def forward(self, views: Views) -> tuple[Views, Views]:
-        """Embeddings and projections of all views."""
-        check_type(tuple, views=views)
-        whole, local = self.encoder(views[0]), [self.dropout(self.encoder(view)) for view in views[1]]
-        return Views(self.z(whole), [self.h(x) for x in local]), Views(whole, local).map(self.v)
+    def forward(self, views: Views, *, name: str = "views") -> tuple[Views, Views]:
+        """Embeddings and projections of all views; ``name`` is what the caller calls them."""
+        check_type(tuple, **{name: views})
+        if len(views) != 2:
+            raise ValueError(f"{name}: expected a global view and a list of local ones, got {len(views)} parts")
+        check_type((list, tuple), **{f"{name}.local": views[1]})
+        given = {f"{name}.whole": views[0], **{f"{name}.local[{i}]": view for i, view in enumerate(views[1])}}
+        features = {key: apply_network(self.encoder, "N f", **{key: view}) for key, view in given.items()}
+        check_shapes(**{key: (x, f"N {self.z.in_features}") for key, x in features.items()})
+        if self.training:
+            check_batch(len(features[f"{name}.whole"]), 2, name=name, why="to normalize over the batch")
+        whole, *local = features.values()
+        local = [self.dropout(x) for x in local]
+        embedded, projected = Views(self.z(whole), [self.h(x) for x in local]), Views(whole, local).map(self.v)
+        for found in (embedded, projected):
+            check_shapes(**{key: (x, "N d") for key, x in zip(given, (found.whole, *found.local), strict=True)})
+        return embedded, projected
 
 
 class PairedTowers(nn.Module):
@@ -70,4 +93,6 @@ class PairedTowers(nn.Module):
 
     def forward(self, images: Views, texts: Views) -> tuple[Views, Views, Views, Views]:
         """Embeddings and projections of the images, then of the texts."""
-        return *self.image(images), *self.text(texts)
+        image, text = self.image(images, name="images"), self.text(texts, name="texts")
+        check_shapes(images=(image[0].whole, "N d"), texts=(text[0].whole, "N d"))
+        return *image, *text

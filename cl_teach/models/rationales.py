@@ -24,7 +24,7 @@ def check_texts(vocabulary: int, shape: str, **texts: Tensor) -> dict[str, Tenso
     """
     for name, tokens in texts.items():
         check_shapes(**{name: (tokens, shape, int)})
-        check_entries(0, vocabulary - 1, **{name: tokens})
+        check_entries(0, vocabulary - 1, open_low=False, **{name: tokens})
         if ((tokens[..., :-1] == 0) & (tokens[..., 1:] != 0)).any():
             raise ValueError(f"{name}: expected zeros at the right end only, got a token behind a 0")
     return {name: tokens.long() for name, tokens in texts.items()}

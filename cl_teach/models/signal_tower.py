@@ -17,6 +17,7 @@ from ..core.checks import (
     check_positive,
     check_shapes,
     check_type,
+    finite_result,
 )
 
 __all__ = ["DropKeyAttention", "LoRALinear", "NormalizedHead", "SignalTower", "draw_drop_mask"]
@@ -73,6 +74,7 @@ class DropKeyAttention(nn.Module):
         width = self.out.in_features
         check_shapes(tokens=(tokens, f"n T {width}"))
         n, time, dim = tokens.shape
+        tokens = tokens.to(self.out.weight.dtype)
         check_shapes(tokens=(tokens, "n T d"), dropped=(dropped, f"n {self.heads} T T?", bool))
         if dropped is not None and bool(dropped.all(-1).any()):
             raise ValueError("dropped: expected every query to keep at least one key, got one without")
@@ -82,7 +84,7 @@ class DropKeyAttention(nn.Module):
         if dropped is not None:
             logits = logits.masked_fill(dropped, -math.inf)
         weights = logits.float().softmax(-1).to(v) if logits.dtype.itemsize < 4 else logits.softmax(-1)
-        return self.out((weights @ v).transpose(1, 2).reshape(n, time, dim))
+        return finite_result(self.out((weights @ v).transpose(1, 2).reshape(n, time, dim)), tokens=tokens)
 
 
 class LoRALinear(nn.Module):
@@ -115,6 +117,7 @@ class LoRALinear(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The layer and its correction."""
         check_shapes(x=(x, f"... {self.layer.in_features}"))
+        x = x.to(self.layer.weight.dtype)
         return self.layer(x) + self.scale * (self.dropout(x) @ self.down.mT @ self.up.mT)
 
     def merged(self) -> nn.Linear:
@@ -195,7 +198,7 @@ class SignalTower(nn.Module):
         if n * self.pieces * self.piece_dim != signals.numel() or n == 0 or signals.shape[-1] % self.pieces:
             wanted = f"(n, {self.pieces * self.piece_dim}) or as many numbers in (n, leads, time)"
             raise ValueError(f"signals: expected shape {wanted}, got {tuple(signals.shape)}")
-        pieces = signals.unflatten(-1, (self.pieces, -1))  # (n, [leads,] T, length)
+        pieces = signals.to(self.place.dtype).unflatten(-1, (self.pieces, -1))  # (n, [leads,] T, length)
         pieces = pieces if signals.ndim == 2 else pieces.transpose(1, 2).flatten(2)
         tokens = self.read(pieces) + self.place  # (n, T, dim)
         dropped = None

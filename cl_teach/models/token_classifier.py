@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -51,15 +50,18 @@ class TokenClassifier(nn.Module):
             self.masks.extend(mask(width) for width in (sizes if mask_input else sizes[1:]))
         self.classifier = nn.Sequential(nn.Dropout(dropout), nn.Linear(sizes[-1], classes))
 
-    def forward(self, x: Tensor, noises: Sequence[Any] | None = None) -> tuple[Tensor, Tensor]:
-        """Features and logits; ``noises`` has one entry a mask, which is handed to it."""
+    def forward(self, x: Tensor, noises: Sequence[Tensor | None] | None = None) -> tuple[Tensor, Tensor]:
+        """Features and logits; ``noises`` has one ``(B, width)`` a mask, or None where the mask draws it."""
         check_type(Tensor, x=x)
         check_shapes(x=(x, f"B {self.sizes[0]}" if x.ndim == 2 else f"B S {self.sizes[0]}"))
-        x = x[:, None] if x.ndim == 2 else x
+        x = (x[:, None] if x.ndim == 2 else x).to(next(self.parameters()).dtype)
         drawn = [None] * len(self.masks) if noises is None else noises
         check_type((list, tuple), noises=drawn)
         if len(drawn) != len(self.masks):
             raise ValueError(f"noises: expected one for each of {len(self.masks)} masks, got {len(drawn)}")
+        widths = self.sizes if self.mask_input else self.sizes[1:]
+        for i, (noise, width) in enumerate(zip(drawn, widths, strict=False)):
+            check_shapes(x=(x, "B S d"), **{f"noises[{i}]": (noise, f"B {width}?")})
         if self.mask_input:
             x = self.masks[0](x, drawn[0])
         for i, layer in enumerate(self.layers, start=int(self.mask_input)):
