@@ -59,6 +59,7 @@ from .rationales import Rationales, arithmetic_rationales, rationale_text, spoil
 from .redundant import Redundant, redundant_regression
 from .scenes import Scenes, draw_scenes
 from .series import HeartBeats, heart_beats
+from .soft_changes import SoftDraws, augment_tokens, draw_soft, soft_pair
 from .sprites import SPRITE_FACTORS, Sprites, sprites
 from .text_changes import TextDraws, change_texts, draw_text_changes, remove_words
 from .texts import toy_text
@@ -140,6 +141,10 @@ __all__ = [
     "draw_text_changes",
     "remove_words",
     "toy_text",
+    "SoftDraws",
+    "augment_tokens",
+    "draw_soft",
+    "soft_pair",
 ]
 
 # What people look for first, under its name elsewhere.

@@ -52,39 +52,23 @@ from ..core.checks import (
 )
 from ..core.precision import full_precision
 from ..core.similarity import normalize
-from ..models.language_model import LanguageModel
+from ..models.reading import Reading, select_rows
 from ..models.sequence import token_log_probability
 
 __all__ = [
     "Choice",
     "Continuation",
-    "Reading",
     "SimCTGTerms",
     "coherence",
     "contrastive_choice",
     "contrastive_search",
     "diversity",
     "isotropy",
-    "reader",
     "repetition",
-    "select_rows",
     "simctg_contrast",
     "simctg_terms",
-    "transformer_reader",
     "valid_tokens",
 ]
-
-
-class Reading(NamedTuple):
-    """What a model makes of n rows of T tokens: ``states (n, T, d)``, ``logits (n, T, V)`` and its own cache.
-
-    The cache is anything that `select_rows` takes rows of: tensors ``(n, ...)``, tuples, lists or dictionaries of them,
-    or an object with a method ``reorder_cache``, as those of the ``transformers`` library have.
-    """
-
-    states: Tensor
-    logits: Tensor
-    cache: Any
 
 
 class Choice(NamedTuple):
@@ -196,51 +180,6 @@ def contrastive_search(
         if ended.all():
             break
     return Continuation(ids, torch.cat(scores, 1))
-
-
-def select_rows(cache: Any, rows: Tensor) -> Any:
-    """The given rows of a cache, see `Reading`; a row can be taken several times.
-
-    Args:
-        cache: an object with ``reorder_cache`` is changed and returned; everything else is copied.
-        rows: ``(m,)`` integers.
-    """
-    check_shapes(rows=(rows, "m", int))
-    if isinstance(cache, Tensor):
-        check_entries(0, len(cache) - 1, open_low=False, **{"cache, rows": rows})
-        return cache.index_select(0, rows.long())
-    if hasattr(cache, "reorder_cache"):
-        cache.reorder_cache(rows.long())
-        return cache
-    if isinstance(cache, dict):
-        return {name: select_rows(part, rows) for name, part in cache.items()}
-    if isinstance(cache, tuple) and hasattr(cache, "_fields"):
-        return type(cache)(*(select_rows(part, rows) for part in cache))
-    if isinstance(cache, tuple | list):
-        return type(cache)(select_rows(part, rows) for part in cache)
-    if cache is None or isinstance(cache, int | float | str):
-        return cache
-    raise TypeError(
-        f"cache: expected tensors, tuples, lists, dictionaries or an object with reorder_cache, got "
-        f"{type(cache).__name__}"
-    )
-
-
-def reader(model: LanguageModel) -> Callable[[Tensor, Any], Reading]:
-    """Read with a `LanguageModel` step by step; its cache is the state of the recurrence."""
-    check_type(LanguageModel, model=model)
-    return lambda tokens, cache: Reading(*model.read(tokens, cache))
-
-
-def transformer_reader(model: Callable[..., Any]) -> Callable[[Tensor, Any], Reading]:
-    """Read with a causal model of the ``transformers`` library, or with anything that is called as these are."""
-    check_callable(model=model)
-
-    def read(tokens: Tensor, cache: Any) -> Reading:
-        said = model(input_ids=tokens, past_key_values=cache, use_cache=True, output_hidden_states=True)
-        return Reading(said.hidden_states[-1], said.logits, said.past_key_values)
-
-    return read
 
 
 def valid_tokens(ids: Tensor, pad: int | None) -> Tensor:

@@ -31,8 +31,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections import Counter
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -57,22 +56,11 @@ __all__ = [
     "QCRD",
     "QCRDTerms",
     "Questions",
-    "Split",
     "discriminator_loss",
-    "majority_mask",
     "qcrd_terms",
     "rationale_loss",
     "rationale_scores",
-    "self_consistency_split",
 ]
-
-
-class Split(NamedTuple):
-    """The majority answer of a question, the indices of the samples that give it, and the others: the negatives."""
-
-    majority: Hashable
-    positive: list[int]
-    discarded: list[int]
 
 
 class Questions(NamedTuple):
@@ -116,24 +104,6 @@ class QCRDTerms(NamedTuple):
     discriminator: Tensor
     chosen_positive: Tensor
     chosen_negative: Tensor
-
-
-def self_consistency_split(answers: Sequence[Hashable]) -> Split:
-    """Which of the teacher's samples agree with the majority; a tie goes to the answer that comes first."""
-    check_type((Sequence, str), answers=answers)
-    if not len(answers):
-        raise ValueError("answers: expected at least one, got none")
-    check_type(Hashable, **{f"answers[{i}]": answer for i, answer in enumerate(answers)})
-    majority = Counter(answers).most_common(1)[0][0]  # equal counts keep their order
-    positive = [i for i, answer in enumerate(answers) if answer == majority]
-    return Split(majority, positive, [i for i, answer in enumerate(answers) if answer != majority])
-
-
-def majority_mask(answers: Tensor) -> Tensor:
-    """``(n, R)`` boolean: which samples give the majority answer of their row of integers ``answers (n, R)``."""
-    check_shapes(answers=(answers, "n R", int))
-    majority = torch.tensor([self_consistency_split(row).majority for row in answers.tolist()])
-    return answers == majority.to(answers)[:, None]
 
 
 @full_precision
@@ -260,8 +230,7 @@ def qcrd_terms(
 class QCRD(nn.Module):
     """Student, discriminator and the student's last snapshots; afterward only the student is kept.
 
-    It owns its loop, `step`, because two networks are trained by two optimizers and the negatives come from an earlier
-    student. The snapshots, the optimizers and the number of steps are part of its state.
+    The snapshots, the optimizers and the number of steps are part of its state.
     """
 
     def __init__(
@@ -348,7 +317,11 @@ class QCRD(nn.Module):
         return self._terms(self._checked(Questions(question, label, rationales, positive)), generator)
 
     def step(self, batch: Questions, *, generator: torch.Generator | None = None) -> QCRDTerms:
-        """Take a snapshot where an iteration begins, then one step of both networks; terms from before it."""
+        """Take a snapshot where an iteration begins, then a step of both optimizers; the terms from before it.
+
+        The method owns this loop because two networks with an optimizer each learn from one batch, and the negatives
+        come from an earlier student.
+        """
         batch = self._checked(batch, "batch.")
         check_generator(generator)
         self.train()

@@ -16,12 +16,13 @@ from .item_sequences import SequenceEncoder
 from .language_model import LanguageModel
 from .low_rank import LowRankFeatures
 from .meta_paths import MetaPath, MetaPathNetwork, meta_path_links
-from .paired_towers import HeadedTower, PairedTowers, Views
 from .moco import MoCo
+from .paired_towers import HeadedTower, PairedTowers, Views
 from .point_transformer import MaskedBranch, PatchEmbedding, PositionedBlocks, farthest_points, make_patches
 from .policies import ActionPolicy, TokenPolicy, bumps
 from .pooling import masked_mean
 from .rationales import Discriminator, Student
+from .reading import Reading, reader, select_rows, transformer_reader
 from .scattering import Scattering, ScatteringAdapter
 from .sequence import continue_tokens, predicting_states, response_log_probability, token_log_probability
 from .signal_tower import DropKeyAttention, LoRALinear, NormalizedHead, SignalTower, draw_drop_mask
@@ -90,4 +91,8 @@ __all__ = [
     "MetaPathNetwork",
     "SequenceEncoder",
     "meta_path_links",
+    "Reading",
+    "reader",
+    "select_rows",
+    "transformer_reader",
 ]

@@ -6,10 +6,11 @@ import torch
 from fuzzing import generator, normal, uniform, whole
 from torch import nn
 
+from cl_teach.core import surface, voting
 from cl_teach.datasets import rationales as worked
-from cl_teach.datasets import texts
+from cl_teach.datasets import soft_changes, texts
 from cl_teach.language import cocosoda, contrastive_search, cvib, debcse, qcrd, whitenedcse
-from cl_teach.models import language_model, pooling, token_classifier
+from cl_teach.models import language_model, pooling, reading, token_classifier
 from cl_teach.models import rationales as readers
 
 SENTENCES = [[1, 2, 3], [1, 2, 4], [5, 2, 3], [6, 7], [1]]
@@ -33,7 +34,7 @@ def refreshed() -> debcse.DebCSE:
 def questions() -> qcrd.Questions:
     """Four questions with three samples each."""
     data = worked.arithmetic_rationales(4, samples=3)
-    return qcrd.Questions(data.question, data.label, data.rationales, qcrd.majority_mask(data.answers))
+    return qcrd.Questions(data.question, data.label, data.rationales, voting.majority_mask(data.answers))
 
 
 def student() -> readers.Student:
@@ -53,9 +54,9 @@ def networks() -> tuple[token_classifier.TokenClassifier, token_classifier.Token
     return token_classifier.TokenClassifier([4, 3], 2), token_classifier.TokenClassifier([4, 3], 2, mask=cvib.VIBMask)
 
 
-def draws() -> cocosoda.SoftDraws:
+def draws() -> soft_changes.SoftDraws:
     """For three sentences of six tokens."""
-    return cocosoda.draw_soft(whole(9, 3, 6), whole(9, 4), generator=generator())
+    return soft_changes.draw_soft(whole(9, 3, 6), whole(9, 4), generator=generator())
 
 
 def queues(rows: int = 5) -> cocosoda.Queues:
@@ -66,7 +67,7 @@ def queues(rows: int = 5) -> cocosoda.Queues:
 def search() -> dict[str, object]:
     """A small reader and two prefixes."""
     torch.manual_seed(0)
-    read = contrastive_search.reader(language_model.LanguageModel(9, 4))
+    read = reading.reader(language_model.LanguageModel(9, 4))
     return dict(read=read, prefix=whole(9, 2, 3), steps=2, k=2, alpha=0.6, end=3)
 
 
@@ -79,9 +80,9 @@ CODE = ("code", "query", "code_key", "query_key")
 BATCH = ("code", "query", "augmented_code", "augmented_query")
 CALLS = {
     # debcse
-    debcse.edit_distance: lambda: dict(a=[1, 2, 3], b=[1, 3]),
-    debcse.surface_similarity: lambda: dict(sentences=SENTENCES),
-    debcse.first_occurrences: lambda: dict(sentences=SENTENCES),
+    surface.edit_distance: lambda: dict(a=[1, 2, 3], b=[1, 3]),
+    surface.surface_similarity: lambda: dict(sentences=SENTENCES),
+    surface.first_occurrences: lambda: dict(sentences=SENTENCES),
     debcse.nearest: lambda: dict(similarity=table(), count=2),
     debcse.pair_probabilities: lambda: dict(
         surface=table(),
@@ -182,8 +183,8 @@ CALLS = {
         dict(x=normal(3, 2, 4), noises=[normal(3, 3)]),
     ),
     # cocosoda
-    cocosoda.draw_soft: lambda: dict(ids=whole(9, 3, 6), vocabulary=whole(9, 4), generator=generator()),
-    cocosoda.augment_tokens: lambda: dict(
+    soft_changes.draw_soft: lambda: dict(ids=whole(9, 3, 6), vocabulary=whole(9, 4), generator=generator()),
+    soft_changes.augment_tokens: lambda: dict(
         ids=whole(9, 3, 6),
         types=whole(9, 3, 6, seed=1),
         draws=draws(),
@@ -194,7 +195,7 @@ CALLS = {
         protect_first=1,
         match_ids=False,
     ),
-    cocosoda.soft_pair: lambda: dict(
+    soft_changes.soft_pair: lambda: dict(
         code=whole(9, 3, 6),
         types=whole(9, 3, 6, seed=1),
         query=whole(9, 3, 4, seed=2),
@@ -239,12 +240,12 @@ CALLS = {
         context=normal(2, 3, 4), candidates=normal(2, 5, 4), probabilities=uniform(2, 5), alpha=0.6
     ),
     contrastive_search.contrastive_search: search,
-    contrastive_search.select_rows: [
+    reading.select_rows: [
         lambda: dict(cache=normal(3, 2), rows=torch.tensor([0, 2])),
         lambda: dict(cache={"a": [normal(3, 2)]}, rows=torch.tensor([0, 2])),
     ],
-    contrastive_search.reader: lambda: dict(model=language_model.LanguageModel(9, 4)),
-    contrastive_search.transformer_reader: lambda: dict(model=language_model.LanguageModel(9, 4)),
+    reading.reader: lambda: dict(model=language_model.LanguageModel(9, 4)),
+    reading.transformer_reader: lambda: dict(model=language_model.LanguageModel(9, 4)),
     contrastive_search.valid_tokens: lambda: dict(ids=torch.tensor([[1, 2, 0], [3, 4, 5]]), pad=0),
     contrastive_search.simctg_contrast: lambda: dict(states=normal(2, 3, 4), valid=MASK, margin=0.5),
     contrastive_search.isotropy: lambda: dict(states=normal(2, 3, 4), valid=MASK, skip_first=True),
@@ -264,8 +265,8 @@ CALLS = {
     ),
     texts.toy_text: lambda: dict(n=2, length=4, vocabulary=6, successors=3, language=0, generator=generator()),
     # qcrd
-    qcrd.self_consistency_split: lambda: dict(answers=["A", "B", "A"]),
-    qcrd.majority_mask: lambda: dict(answers=whole(3, 2, 5)),
+    voting.self_consistency_split: lambda: dict(answers=["A", "B", "A"]),
+    voting.majority_mask: lambda: dict(answers=whole(3, 2, 5)),
     qcrd.rationale_loss: lambda: dict(logits=normal(2, 3, 5), tokens=whole(5, 2, 3), valid=MASK),
     qcrd.rationale_scores: lambda: dict(logits=normal(2, 3)),
     qcrd.discriminator_loss: [
@@ -337,11 +338,12 @@ CALLS = {
 }
 
 EXEMPT = {
+    surface.check_sentences: "a check is what everything else is tested with",
     readers.check_texts: "a check is what everything else is tested with",
 }
 
 UNCHECKED = {
-    (contrastive_search.select_rows, "cache"): "holds whatever a model keeps, NaN included",
+    (reading.select_rows, "cache"): "holds whatever a model keeps, NaN included",
     (cocosoda.CoCoSoDa.loss, "encoder"): "any module may come; what it does to tokens is its own",
     (cocosoda.CoCoSoDa.forward, "encoder"): "any module may come; what it does to tokens is its own",
 }

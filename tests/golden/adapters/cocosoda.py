@@ -5,7 +5,8 @@ from __future__ import annotations
 from helpers import UnknownQuantity, gradients, with_grad
 from torch import nn
 
-from cl_teach.language.cocosoda import CoCoSoDa, Queues, SoftDraws, augment_tokens, cocosoda_terms
+from cl_teach.datasets.soft_changes import SoftDraws, augment_tokens
+from cl_teach.language.cocosoda import CoCoSoDa, Queues, cocosoda_terms
 
 _KINDS = {
     "soft_augmentation_DM": "mask",

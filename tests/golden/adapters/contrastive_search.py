@@ -10,13 +10,13 @@ from cl_teach.language.contrastive_search import (
     contrastive_choice,
     diversity,
     isotropy,
-    reader,
     repetition,
     simctg_contrast,
     valid_tokens,
 )
 from cl_teach.language.contrastive_search import contrastive_search as search
 from cl_teach.models import LanguageModel
+from cl_teach.models.reading import reader
 
 
 def toy_model(A, E, U):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from helpers import UnknownQuantity, gradients, with_grad
 
 from cl_teach.core import cosine_similarity
-from cl_teach.language.debcse import debcse_loss, effective_choices, pair_probabilities, surface_similarity
+from cl_teach.core.surface import surface_similarity
+from cl_teach.language.debcse import debcse_loss, effective_choices, pair_probabilities
 
 
 def debcse(quantity, inputs, params):

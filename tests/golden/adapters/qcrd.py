@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.language.qcrd import qcrd_terms, rationale_loss, rationale_scores, self_consistency_split
+from cl_teach.core.voting import self_consistency_split
+from cl_teach.language.qcrd import qcrd_terms, rationale_loss, rationale_scores
 
 
 def qcrd(quantity, inputs, params):

@@ -9,19 +9,15 @@ from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import clip_loss, normalize
+from cl_teach.datasets.soft_changes import KINDS, SoftDraws, augment_tokens, draw_soft, soft_pair
 from cl_teach.evaluation import mean_reciprocal_rank
 from cl_teach.language.cocosoda import (
-    KINDS,
     CoCoSoDa,
     Queues,
-    SoftDraws,
-    augment_tokens,
     cocosoda_terms,
-    draw_soft,
     fine_tuning_loss,
     language_probabilities,
     queued_contrast,
-    soft_pair,
 )
 from cl_teach.models.pooling import masked_mean
 

@@ -10,21 +10,18 @@ from unit_helpers import draw
 from cl_teach.core import normalize
 from cl_teach.datasets.texts import toy_text
 from cl_teach.language.contrastive_search import (
-    Reading,
     coherence,
     contrastive_choice,
     contrastive_search,
     diversity,
     isotropy,
-    reader,
     repetition,
-    select_rows,
     simctg_contrast,
     simctg_terms,
-    transformer_reader,
     valid_tokens,
 )
 from cl_teach.models import LanguageModel
+from cl_teach.models.reading import Reading, reader, select_rows, transformer_reader
 
 CONTEXT, CANDIDATES = draw(3, 5, 6), draw(3, 4, 6, seed=1)
 P = torch.tensor([[0.4, 0.3, 0.1, 0.05], [0.3, 0.3, 0.2, 0.1], [0.9, 0.04, 0.03, 0.01]], dtype=torch.float64)

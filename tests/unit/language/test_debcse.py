@@ -10,16 +10,14 @@ from torch import nn
 from unit_helpers import draw
 
 from cl_teach.core import info_nce, normalize
+from cl_teach.core.surface import edit_distance, first_occurrences, surface_similarity
 from cl_teach.language.debcse import (
     DebCSE,
     debcse_loss,
     draw_pairs,
-    edit_distance,
     effective_choices,
-    first_occurrences,
     nearest,
     pair_probabilities,
-    surface_similarity,
 )
 
 

@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 from unit_helpers import draw
 
+from cl_teach.core.voting import majority_mask, self_consistency_split
 from cl_teach.datasets.rationales import RATIONALE_TOKENS, arithmetic_rationales, rationale_text, spoil_rationales
 from cl_teach.language.qcrd import (
     QCRD,
@@ -16,11 +17,9 @@ from cl_teach.language.qcrd import (
     Questions,
     Student,
     discriminator_loss,
-    majority_mask,
     qcrd_terms,
     rationale_loss,
     rationale_scores,
-    self_consistency_split,
 )
 
 ANSWER, LABEL = draw(2, 3), torch.tensor([1, 0])
