@@ -3,7 +3,7 @@
 The host is that of ``_queue_host.py``; the published shapes of the two Beta distributions. "positives" and "negatives"
 transform one side only. "slope" transforms no feature: the positive's score S becomes a S - (a - 1), with the random a
 that the extrapolation of the positives has. Temperature and learning rate are those of the host.
-``make evidence ONLY=feature-transformation`` writes the records.
+The method's headline is in ``losses.py``.
 """
 
 from __future__ import annotations
@@ -11,16 +11,12 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from _queue_host import TEMPERATURE, Method, Seen, moco, run
+from _queue_host import KNN, NOTE, TEMPERATURE, UNIFORMITY, Method, Seen, measured, moco, train
+from _runner import Claim, Experiment, Metric, main
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from cl_teach.core.contrast import one_positive_contrast
-from cl_teach.evidence import record, save_runs
 from cl_teach.losses.feature_transformation import draw_transformation, feature_transformation, transformed_scores
-
-SLUG = "feature-transformation"
-SEEDS = tuple(range(10))
 
 
 def transformed(query: Tensor, key: Tensor, queue: Tensor, *, positives: bool, negatives: bool) -> Seen:
@@ -54,93 +50,62 @@ ARMS: dict[str, Method] = {
 }
 
 
-def main() -> None:
-    """Run all arms and write the records."""
-    runs: list[dict[str, Any]] = []
-    for seed in tqdm(SEEDS, desc=SLUG):
-        runs += [run(arm, seed, method) for arm, method in ARMS.items()]
-    save_runs(SLUG, runs)
-    write(runs)
+def trial(seed: int, arm: str) -> dict[str, float]:
+    """One run."""
+    return measured(train(ARMS[arm], seed))
 
 
-def write(runs: list[dict[str, Any]]) -> None:
-    """Write the records."""
-
-    def values(arm: str, key: str) -> list[float]:
-        return [row[key] for row in runs if row["arm"] == arm]
-
-    names = {"moco": "MoCo", "both": "feature transformation", "positives": "positives pushed apart"}
-    names |= {"slope": "a steeper score, no feature moved", "negatives": "negatives mixed"}
-    claims: tuple[tuple[str, str, str, str, str, str, str, str], ...] = (
-        (
+SCORE = Metric(
+    "Score of the untransformed positives", "positive", smallest_effect=0.01, reason="A hundredth of a cosine."
+)
+EXPERIMENT = Experiment(
+    "feature-transformation",
+    {arm: {"arm": arm} for arm in ARMS},
+    trial,
+    [
+        Claim(
             "alignment",
             "Training on positives that are pushed apart brings the real ones closer.",
-            "Score of the untransformed positives",
-            "",
-            "higher",
-            "positive",
+            SCORE,
             "moco",
             "both",
         ),
-        (
+        Claim(
             "uniformity",
             "The closer positives are paid for with uniformity.",
-            "Uniformity of the test images",
-            "",
-            "higher",
-            "uniformity",
+            UNIFORMITY,
             "moco",
             "both",
+            origin="ours",
         ),
-        (
+        Claim(
             "beyond-slope",
             "Pushing positives apart aligns them more than the steeper score that it amounts to.",
-            "Score of the untransformed positives",
-            "",
-            "higher",
-            "positive",
+            SCORE,
             "slope",
             "positives",
+            origin="ours",
         ),
-        (
+        Claim(
             "mixed-negatives-uniformity",
             "Mixing the negatives makes the embeddings more uniform.",
-            "Uniformity of the test images",
-            "",
-            "lower",
-            "uniformity",
+            UNIFORMITY,
             "moco",
             "negatives",
+            "lower",
         ),
-        (
-            "knn-digits",
-            "Feature transformation gives better features.",
-            "kNN accuracy",
-            "points",
-            "higher",
-            "knn",
-            "moco",
-            "both",
-        ),
-    )
-    for claim_id, claim, metric, unit, expected, key, baseline, method in claims:
-        result = record(
-            SLUG,
-            claim_id,
-            claim=claim,
-            metric=metric,
-            unit=unit,
-            expected=expected,
-            baseline_name=names[baseline],
-            method_name=names[method],
-            seeds=SEEDS,
-            baseline=values(baseline, key),
-            method=values(method, key),
-            seconds=sum(row["seconds"] for row in runs),
-            note="Digits, 25 epochs, queue of 512, temperature 0.2.",
-        )
-        print(f"{result.claim_id}: {result.verdict}, {result.interval}")
-
+        Claim("knn-digits", "Feature transformation gives better features.", KNN, "moco", "both"),
+    ],
+    {
+        "moco": "MoCo",
+        "both": "feature transformation",
+        "positives": "positives pushed apart",
+        "slope": "a steeper score, no feature moved",
+        "negatives": "negatives mixed",
+    },
+    NOTE,
+    seeds=range(10),
+)
 
 if __name__ == "__main__":
-    main()
+    main(__file__, EXPERIMENT)

@@ -3,8 +3,8 @@
 The host is that of ``_queue_host.py``, with the published largest push of 0.1. Other arms: no push, a push ten times
 as large, and the push without a network. After training every hallucination is made twice, with the query's own key
 and with another image's; the difference is what the network has read of the answer. Temperature and learning rate are
-those of the host. That queries become longer was noticed in these runs and recorded afterwards. ``make evidence
-ONLY=hallucinator`` writes the records.
+those of the host. That queries become longer was noticed in these runs and recorded afterwards. The
+method's headline is in ``losses.py``.
 """
 
 from __future__ import annotations
@@ -12,18 +12,14 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from _queue_host import DIM, TEMPERATURE, VIEWS, Method, Seen, Trained, moco, train
+from _queue_host import DIM, KNN, NOTE, TEMPERATURE, VIEWS, Method, Seen, measured, moco, train
+from _runner import Claim, Experiment, Metric, main
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from cl_teach.core import normalize
 from cl_teach.datasets import digits
-from cl_teach.evidence import record, save_runs
 from cl_teach.losses.hallucinator import Hallucinator, draw_ratio, hallucinated_moco
 from cl_teach.training import device, seed_everything
-
-SLUG = "hallucinator"
-SEEDS = tuple(range(10))
 
 
 class Push(Hallucinator):
@@ -72,138 +68,94 @@ def look(network: nn.Module, hallucinator: Hallucinator, largest: float) -> dict
     }
 
 
-def one(arm: str, seed: int) -> dict[str, Any]:
+def trial(seed: int, arm: str) -> dict[str, float]:
     """Train one arm."""
-    found: dict[str, Any] = {"arm": arm, "seed": seed}
     if arm == "moco":
-        result: Trained = train(moco, seed)
-        found |= look(result.network, Push(DIM), 0.1)  # what the push alone would do to the host's queries
-    else:
-        kind, largest = ARMS[arm]
-        seed_everything(seed)
-        hallucinator = kind(DIM).to(device())
-        result = train(with_network(hallucinator, largest), seed, trained=hallucinator, warm_up=0)
-        found |= look(result.network, hallucinator, largest)
-    found |= {key: round(value, 5) for key, value in result.last.items()}
-    print(found, flush=True)
-    return found
+        result = train(moco, seed)
+        return measured(result) | look(result.network, Push(DIM), 0.1)  # what the push alone would do to the host
+    kind, largest = ARMS[arm]
+    seed_everything(seed)
+    hallucinator = kind(DIM).to(device())
+    result = train(with_network(hallucinator, largest), seed, trained=hallucinator, warm_up=0)
+    return measured(result) | look(result.network, hallucinator, largest)
 
 
-def main() -> None:
-    """Run all arms and write the records."""
-    runs = [one(arm, seed) for seed in tqdm(SEEDS, desc=SLUG) for arm in ("moco", *ARMS)]
-    save_runs(SLUG, runs)
-    write(runs)
+def gaps(rows: dict[str, Any]) -> dict[str, float]:
+    """How much harder than the query a hallucination is."""
+    return {arm: rows[arm]["cos_own"] - rows[arm]["cos_query"] for arm in ("full", "no push")}
 
 
-def write(runs: list[dict[str, Any]]) -> None:
-    """Write the records."""
-
-    def values(arm: str, key: str) -> list[float]:
-        return [row[key] for row in runs if row["arm"] == arm]
-
-    def gap(arm: str) -> list[float]:
-        return [own - query for own, query in zip(values(arm, "cos_own"), values(arm, "cos_query"), strict=True)]
-
-    full = "Hallucinator"
-    claims: tuple[tuple[str, str, str, str, str, str, list[float], str, list[float]], ...] = (
-        (
+HUNDREDTH = (0.01, "A hundredth of a cosine.")
+KEYS = ("hallucination with another image's key", "with its own")
+COSINE = Metric("Cosine with the key", "", "", *HUNDREDTH)
+EXPERIMENT = Experiment(
+    "hallucinator",
+    {arm: {"arm": arm} for arm in ("moco", *ARMS)},
+    trial,
+    [
+        Claim(
             "harder",
             "Hallucinated positives are harder than the real ones.",
-            "Cosine with the key",
-            "",
+            COSINE,
+            "full:cos_query",
+            "full:cos_own",
             "lower",
-            "query",
-            values("full", "cos_query"),
-            "hallucination",
-            values("full", "cos_own"),
         ),
-        (
+        Claim(
             "reads-the-key",
             "The hallucination uses what it has seen of the key.",
-            "Cosine with the key",
-            "",
-            "higher",
-            "hallucination with another image's key",
-            values("full", "cos_other"),
-            "with its own",
-            values("full", "cos_own"),
+            COSINE,
+            "full:cos_other",
+            "full:cos_own",
+            origin="ours",
+            names=KEYS,
         ),
-        (
+        Claim(
             "reads-the-key-large-push",
             "With a push ten times as large, the hallucination uses what it has seen of the key.",
-            "Cosine with the key",
-            "",
-            "higher",
-            "hallucination with another image's key",
-            values("large push", "cos_other"),
-            "with its own",
-            values("large push", "cos_own"),
+            COSINE,
+            "large push:cos_other",
+            "large push:cos_own",
+            origin="ours",
+            names=KEYS,
         ),
-        (
+        Claim(
             "push-harder",
             "The push makes hallucinations harder than the network alone does.",
-            "Cosine with the key, hallucination minus query",
-            "",
+            Metric("Cosine with the key, hallucination minus query", "", "", *HUNDREDTH),
+            "derived:no push",
+            "derived:full",
             "lower",
-            "Hallucinator without push",
-            gap("no push"),
-            full,
-            gap("full"),
         ),
-        (
+        Claim(
             "longer-queries",
             "The push makes the encoder's queries longer, which weakens it.",
-            "Mean length of the query before normalization",
-            "",
-            "higher",
-            "Hallucinator without push",
-            values("no push", "length"),
-            full,
-            values("full", "length"),
+            Metric(
+                "Mean length of the query before normalization",
+                "length",
+                smallest_effect=0.05,
+                reason="A twentieth of the length of a unit vector.",
+            ),
+            "no push",
+            "full",
+            origin="post hoc",
         ),
-        (
-            "knn-digits",
-            "Hallucinated positives give better features.",
-            "kNN accuracy",
-            "points",
-            "higher",
-            "MoCo",
-            values("moco", "knn"),
-            full,
-            values("full", "knn"),
-        ),
-        (
-            "push",
-            "The push gives better features than the network alone.",
-            "kNN accuracy",
-            "points",
-            "higher",
-            "Hallucinator without push",
-            values("no push", "knn"),
-            full,
-            values("full", "knn"),
-        ),
-    )
-    for claim_id, claim, metric, unit, expected, baseline_name, baseline, method_name, method in claims:
-        result = record(
-            SLUG,
-            claim_id,
-            claim=claim,
-            metric=metric,
-            unit=unit,
-            expected=expected,
-            baseline_name=baseline_name,
-            method_name=method_name,
-            seeds=SEEDS,
-            baseline=baseline,
-            method=method,
-            seconds=sum(row["seconds"] for row in runs),
-            note="Digits, 25 epochs, queue of 512, temperature 0.2; test images after training, r at half its maximum."
-            + " Noticed in these runs, recorded afterwards." * (claim_id == "longer-queries"),
-        )
-        print(f"{result.claim_id}: {result.verdict}, {result.interval}")
-
+        Claim("knn-digits", "Hallucinated positives give better features.", KNN, "moco", "full"),
+        Claim("push", "The push gives better features than the network alone.", KNN, "no push", "full", origin="ours"),
+    ],
+    {
+        "moco": "MoCo",
+        "full": "Hallucinator",
+        "no push": "Hallucinator without push",
+        "derived:no push": "Hallucinator without push",
+        "derived:full": "Hallucinator",
+        "full:cos_query": "query",
+        "full:cos_own": "hallucination",
+    },
+    f"{NOTE} Test images after training, r at half its maximum.",
+    seeds=range(10),
+    derive=gaps,
+)
 
 if __name__ == "__main__":
-    main()
+    main(__file__, EXPERIMENT)

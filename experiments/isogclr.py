@@ -13,37 +13,42 @@ which most images stay, "rare" are the other five.
 - Digits once more with a budget of 2 instead of 0.1, where theory expects the opposite (first and only choice).
 
 Where the temperatures come from is asked too: their rank correlation with the frequency of the class, and with the
-standard deviation of the cosines between the image and all others. ``make evidence ONLY=isogclr`` writes the records.
+standard deviation of the cosines between the image and all others. Accuracy, the headline, is in ``losses.py``.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
+from _data import after_step, rows
+from _runner import Claim, Experiment, Metric, main
 from scipy.stats import spearmanr
 from torch import Tensor, nn
-from tqdm.auto import tqdm
 
 from cl_teach.augment import gaussian_noise, simclr_augment
 from cl_teach.core import normalize
-from cl_teach.datasets import digits, fashion_mnist, long_tailed
-from cl_teach.datasets.common import ImageSet
+from cl_teach.datasets import ImageSet, digits, fashion_mnist, long_tailed
 from cl_teach.evaluation import embed
-from cl_teach.evidence import record, save_runs
 from cl_teach.losses.isogclr import ISogCLR
 from cl_teach.models import MLP, ConvEncoder, ProjectionHead
 from cl_teach.training import at_scale, device, fit, seed_everything
 
-SLUG = "isogclr"
-SEEDS = {"fashion": (0, 1, 2, 3, 4), "digits": tuple(range(10)), "digits-large-budget": tuple(range(10))}
+SEEDS = {"fashion": range(5), "digits": range(10), "digits-large-budget": range(10)}
 SETTINGS: dict[str, dict[str, Any]] = {
     "fashion": {"rho": 0.2, "temperature": 0.5, "learning_rate": 0.3, "high": 2.0},
     "digits": {"rho": 0.1, "temperature": 0.2, "learning_rate": 0.03, "high": 2.0},
     "digits-large-budget": {"rho": 2.0, "temperature": 0.2, "learning_rate": 0.03, "high": 2.0, "low": 0.02},
 }
+
+
+@cache
+def pictures(where: str) -> ImageSet:
+    """What the classes are drawn from."""
+    full = (fashion_mnist if where == "fashion" else digits)("train", device=device())
+    return rows(full, slice(at_scale(None, None, smoke=600)))
 
 
 def reordered(data: ImageSet, order: Tensor) -> ImageSet:
@@ -59,111 +64,94 @@ def model(where: str) -> tuple[nn.Module, Callable[..., Tensor], dict[str, Any]]
     if where == "fashion":
         encoder = ConvEncoder(width=16)
         head = ProjectionHead(encoder.feature_dim, 64, hidden=128)
-        options = {"epochs": at_scale(20, 200), "batch_size": 128, "learning_rate": 2e-3, "weight_decay": 1e-4}
+        options = {"epochs": at_scale(20, 200, smoke=1), "learning_rate": 2e-3, "weight_decay": 1e-4}
+        options["batch_size"] = at_scale(128, 128, smoke=32)
         return nn.Sequential(encoder, head), simclr_augment(scale=(0.3, 1.0)), options
     network = nn.Sequential(nn.Flatten(), MLP([64, 128, 64, 32], norm="none"))
-    options = {"epochs": at_scale(80, 800), "batch_size": 64, "learning_rate": 1e-3, "schedule": "constant"}
+    options = {"epochs": at_scale(80, 800, smoke=1), "learning_rate": 1e-3, "schedule": "constant"}
+    options["batch_size"] = at_scale(64, 64, smoke=32)
     return network, lambda images, generator: gaussian_noise(images, 0.1, generator=generator), options
 
 
-def run(where: str, data: ImageSet, order: Tensor, seed: int) -> dict[str, Any]:
+def trial(seed: int, data: str, direction: str) -> dict[str, Any]:
     """Train once; temperatures a class (most frequent first) and their correlations."""
-    tail = long_tailed(reordered(data, order), 50.0, seed=seed)
+    order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
+    order = order if direction == "forward" else order.flip(0)
+    tail = long_tailed(reordered(pictures(data), order), 50.0, seed=seed)
     seed_everything(seed)
-    network, augment, options = model(where)
-    method = ISogCLR(len(tail.labels), **SETTINGS[where]).to(device())
+    network, augment, options = model(data)
+    method = ISogCLR(len(tail.labels), **SETTINGS[data]).to(device())
     generator = torch.Generator(device()).manual_seed(seed)
 
     def step(images: Tensor, index: Tensor) -> Tensor:
         views = torch.cat([augment(images, generator=generator) for _ in range(2)])
         return method(*network(views).chunk(2), index)
 
-    rows = torch.arange(len(tail.labels), device=device())
-    fit(network, step, (tail.images, rows), seed=seed, progress=False, **options)
+    index = torch.arange(len(tail.labels), device=device())
+    fit(network, step, (tail.images, index), seed=seed, progress=False, after_step=after_step(method), **options)
     z = normalize(embed(network, tail.images))
     others = ~torch.eye(len(z), dtype=torch.bool, device=z.device)
     spread = (z @ z.T)[others].view(len(z), -1).std(1)
     tau, sizes = method.temperatures, torch.bincount(tail.labels)
     classes = torch.stack([tau[tail.labels == c].mean() for c in range(len(sizes))])
     return {
+        "order": order.tolist(),
         "classes": [round(value, 4) for value in classes.tolist()],
         "frequency": float(spearmanr(tau.cpu(), sizes[tail.labels].cpu())[0]),
         "spread": float(spearmanr(tau.cpu(), spread.cpu())[0]),
     }
 
 
-def main() -> None:
-    """Run all data sets and write the records."""
-    sets = {"fashion": fashion_mnist("train", device=device()), "digits": digits("train", device=device())}
-    sets["digits-large-budget"] = sets["digits"]
-    runs = []
-    for where, data in sets.items():
-        for seed in tqdm(SEEDS[where], desc=where):
-            order = torch.randperm(10, generator=torch.Generator().manual_seed(seed))
-            for direction, classes in (("forward", order), ("reverse", order.flip(0))):
-                start = time.perf_counter()
-                found = run(where, data, classes, seed)
-                head = {"data": where, "seed": seed, "direction": direction, "order": classes.tolist()}
-                runs.append(head | found | {"seconds": round(time.perf_counter() - start, 1)})
-                print(runs[-1], flush=True)
-    save_runs(SLUG, runs)
-    write(runs)
+def of_both(found: dict[str, Any]) -> dict[str, float]:
+    """Means over both directions; temperatures as a share of the mean over the classes of a run."""
+    pair = [found["forward"], found["reverse"]]
+    relative = torch.tensor([row["classes"] for row in pair])
+    relative = (relative / relative.mean(1, keepdim=True)).mean(0)  # by rank
+    return {
+        "rare": relative[5:].mean().item(),
+        "frequent": relative[:5].mean().item(),
+        "frequency": sum(row["frequency"] for row in pair) / 2,
+        "spread": sum(row["spread"] for row in pair) / 2,
+    }
 
 
-def write(runs: list[dict[str, Any]]) -> None:
-    """Write the records."""
-    for where, seeds in SEEDS.items():
-        mine = [r for r in runs if r["data"] == where]  # two runs a seed, next to each other
-        relative = torch.tensor([r["classes"] for r in mine])
-        relative = (relative / relative.mean(1, keepdim=True)).view(len(seeds), 2, 10).mean(1)  # (seeds, rank)
-        settings, large = SETTINGS[where], where == "digits-large-budget"
-        common: dict[str, Any] = {
-            "unit": "",
-            "seeds": seeds,
-            "seconds": sum(r["seconds"] for r in mine),
-            "note": (
-                f"{'Fashion-MNIST' if where == 'fashion' else 'Digits'}, imbalance 50; mean of a random order of the "
-                "classes and its reverse, so every class is in both halves. "
-                f"Budget {settings['rho']}, step of the temperatures {settings['learning_rate']}."
-            ),
-        }
-        results = [
-            record(
-                SLUG,
-                f"frequent-{where}",
-                claim=(
-                    "With a large budget, frequent classes get smaller temperatures than rare ones."
-                    if large
-                    else "Frequent classes get larger temperatures than rare ones."
-                ),
-                metric="Temperature, as a share of the mean over classes",
-                expected="lower" if large else "higher",
-                baseline_name="five rarest classes",
-                method_name="five most frequent classes",
-                baseline=relative[:, 5:].mean(1).tolist(),
-                method=relative[:, :5].mean(1).tolist(),
-                **common,
-            )
-        ]
-        if not large:
-            values = {key: torch.tensor([r[key] for r in mine]).view(-1, 2).mean(1) for key in ("frequency", "spread")}
-            results.append(
-                record(
-                    SLUG,
-                    f"spread-{where}",
-                    claim="Temperatures follow the spread of an image's cosines more than the class's frequency.",
-                    metric="Rank correlation with the learned temperature",
-                    expected="higher",
-                    baseline_name="frequency of the class",
-                    method_name="standard deviation of the image's cosines",
-                    baseline=values["frequency"].tolist(),
-                    method=values["spread"].tolist(),
-                    **common,
-                )
-            )
-        for result in results:
-            print(f"{result.claim_id}: {result.verdict}, {result.interval}", result.baseline, result.method)
+SHARE = Metric("Temperature, as a share of the mean over classes", "", "", 0.05, "A twentieth of the mean temperature.")
+FOLLOWS = Metric("Rank correlation with the learned temperature", "", "", 0.1, "A tenth of a rank correlation.")
 
+
+def claims(where: str) -> list[Claim]:
+    """With a large budget the other direction is expected, and nothing else."""
+    if where == "digits-large-budget":
+        sentence = "With a large budget, frequent classes get smaller temperatures than rare ones."
+        return [Claim(f"frequent-{where}", sentence, SHARE, "derived:rare", "derived:frequent", "lower", "ours")]
+    larger = "Frequent classes get larger temperatures than rare ones."
+    follow = "Temperatures follow the spread of an image's cosines more than the class's frequency."
+    return [
+        Claim(f"frequent-{where}", larger, SHARE, "derived:rare", "derived:frequent"),
+        Claim(f"spread-{where}", follow, FOLLOWS, "derived:frequency", "derived:spread", origin="ours"),
+    ]
+
+
+EXPERIMENTS = [
+    Experiment(
+        "isogclr",
+        {direction: {"data": where, "direction": direction} for direction in ("forward", "reverse")},
+        trial,
+        claims(where),
+        {
+            "derived:rare": "five rarest classes",
+            "derived:frequent": "five most frequent classes",
+            "derived:frequency": "frequency of the class",
+            "derived:spread": "standard deviation of the image's cosines",
+        },
+        f"{'Fashion-MNIST' if where == 'fashion' else 'Digits'}, imbalance 50; mean of a random order of the classes "
+        f"and its reverse, so every class is in both halves. Budget {SETTINGS[where]['rho']}, step of the temperatures "
+        f"{SETTINGS[where]['learning_rate']}.",
+        seeds=seeds,
+        derive=of_both,
+    )
+    for where, seeds in SEEDS.items()
+]
 
 if __name__ == "__main__":
-    main()
+    main(__file__, *EXPERIMENTS)

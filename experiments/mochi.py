@@ -3,27 +3,24 @@
 The host is that of ``_queue_host.py``; the 64 hardest of 512 negatives are mixed, as 64 pairs and, in one arm, 16
 times with the query. "copies" adds as many entries but mixes nothing: the same draws of hard negatives, unchanged.
 "colder" is the host with a temperature of 0.16, at which half of the push comes from as many negatives as with MoCHi
-at 0.2 (looked up once, with the host's features of seed 0, before this arm was trained). The proxy accuracy (how
+at 0.2 (looked up once, with the host's features of seed 0, before this arm was trained). That mixtures with the query
+undo some of it was noticed in first runs and recorded afterwards. The proxy accuracy (how
 often the positive has the highest score) is counted twice, with the negatives that the loss saw and with the queue
-alone. Temperature and learning rate are otherwise those of the host. ``make evidence ONLY=mochi`` writes the records.
+alone. Temperature and learning rate are otherwise those of the host. The method's headline is in ``losses.py``.
 """
 
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import torch
-from _queue_host import TEMPERATURE, Method, Seen, Trained, moco, run, train
+from _queue_host import KNN, NOTE, TEMPERATURE, UNIFORMITY, Method, Seen, Trained, measured, moco, train
+from _runner import Claim, Experiment, Metric, main
 from torch import Tensor
-from tqdm.auto import tqdm
 
 from cl_teach.core import info_nce, normalize
-from cl_teach.evidence import record, save_runs
 from cl_teach.losses.mochi import draw_mixture, hardest_rows, mix, mochi
 
-SLUG = "mochi"
-SEEDS = tuple(range(10))
 HARD, COLDER = 64, 0.16
 SIZES = (1, 4, 16, 64, 256, 512)
 
@@ -62,123 +59,93 @@ def same_class(result: Trained) -> dict[str, float]:
     return {f"same_{n}": round(100 * same[:, :n].mean().item(), 3) for n in SIZES}
 
 
-def main() -> None:
-    """Run all arms and write the records."""
-    runs: list[dict[str, Any]] = []
-    for seed in tqdm(SEEDS, desc=SLUG):
-        runs += [run(arm, seed, method) for arm, method in ARMS.items()]
-    save_runs(SLUG, runs)
-    same = [{"seed": seed} | same_class(train(moco, seed)) for seed in tqdm(SEEDS, desc="same class")]
-    save_runs(f"{SLUG}-same-class", same)
-    write(runs, same)
+def trial(seed: int, arm: str) -> dict[str, float]:
+    """One run."""
+    return measured(train(ARMS[arm], seed))
 
 
-def write(runs: list[dict[str, Any]], same: list[dict[str, Any]]) -> None:
-    """Write the records."""
+def neighbors(seed: int) -> dict[str, float]:
+    """The queue of the host at the end of training."""
+    return same_class(train(moco, seed))
 
-    def values(arm: str, key: str) -> list[float]:
-        return [row[key] for row in runs if row["arm"] == arm]
 
-    common: dict[str, Any] = {
-        "seeds": SEEDS,
-        "seconds": sum(row["seconds"] for row in runs),
-        "note": "Digits, 25 epochs, queue of 512, temperature 0.2; 64 mixed pairs and 16 mixed with the query.",
-    }
-    pair = {"baseline_name": "MoCo", "method_name": "MoCHi"}
-    results = [
-        record(
-            SLUG,
-            claim_id,
-            claim=claim,
-            metric=metric,
-            unit=unit,
-            expected=expected,
-            baseline=values("moco", key),
-            method=values("mochi", key),
-            **pair,
-            **common,
-        )
-        for claim_id, claim, metric, unit, expected, key in (
-            (
-                "proxy-accuracy",
-                "Mixed negatives make the proxy task harder.",
-                "Proxy accuracy as the loss sees it",
-                "points",
-                "lower",
-                "proxy",
-            ),
-            (
+PROXY = Metric("Proxy accuracy as the loss sees it", "proxy", "points")
+QUEUE_PROXY = Metric("Proxy accuracy against the queue", "queue", "points")
+EXPERIMENTS = (
+    Experiment(
+        "mochi",
+        {arm: {"arm": arm} for arm in ARMS},
+        trial,
+        [
+            Claim("proxy-accuracy", "Mixed negatives make the proxy task harder.", PROXY, "moco", "mochi", "lower"),
+            Claim(
                 "proxy-accuracy-queue",
                 "Against the real negatives alone, MoCHi's positives win more often.",
-                "Proxy accuracy against the queue",
-                "points",
-                "higher",
-                "queue",
+                QUEUE_PROXY,
+                "moco",
+                "mochi",
+                origin="ours",
             ),
-            (
-                "uniformity",
-                "MoCHi's embeddings are more uniform.",
-                "Uniformity of the test images",
-                "",
-                "lower",
-                "uniformity",
-            ),
-            ("knn-digits", "MoCHi's features are better.", "kNN accuracy", "points", "higher", "knn"),
-        )
-    ]
-    results += [
-        record(
-            SLUG,
-            claim_id,
-            claim=claim,
-            metric="Uniformity of the test images",
-            unit="",
-            expected="lower",
-            baseline_name=name,
-            method_name="MoCHi",
-            baseline=values(arm, "uniformity"),
-            method=values("mochi", "uniformity"),
-            **(common | {"note": common["note"] + " Noticed in first runs, recorded afterwards." * (arm == "pairs")}),
-        )
-        for claim_id, claim, name, arm in (
-            (
+            Claim("uniformity", "MoCHi's embeddings are more uniform.", UNIFORMITY, "moco", "mochi", "lower"),
+            Claim("knn-digits", "MoCHi's features are better.", KNN, "moco", "mochi"),
+            Claim(
                 "mixing-beyond-copies",
                 "Mixing makes embeddings more uniform than as many unmixed copies of hard negatives do.",
-                "copies of hard negatives",
+                UNIFORMITY,
                 "copies",
+                "mochi",
+                "lower",
+                "ours",
             ),
-            (
+            Claim(
                 "query-mixtures",
                 "Mixtures with the query make embeddings more uniform than pairs alone do.",
-                "64 pairs only",
+                UNIFORMITY,
                 "pairs",
+                "mochi",
+                "lower",
+                "post hoc",
             ),
-            (
+            Claim(
                 "beyond-colder",
                 "MoCHi makes embeddings more uniform than a temperature that concentrates the push as much.",
-                "MoCo at temperature 0.16",
+                UNIFORMITY,
                 "colder",
+                "mochi",
+                "lower",
+                "ours",
             ),
-        )
-    ]
-    results.append(
-        record(
-            SLUG,
-            "false-negatives",
-            claim="A hard negative is more often of the query's own class than a random one.",
-            metric="Share of the query's class",
-            unit="points",
-            expected="higher",
-            baseline_name="all 511 others in the queue",
-            method_name="the 64 hardest",
-            baseline=[row["same_512"] for row in same],
-            method=[row["same_64"] for row in same],
-            **(common | {"note": "MoCo on digits, the queue at the end of training."}),
-        )
-    )
-    for result in results:
-        print(f"{result.claim_id}: {result.verdict}, {result.interval}")
-
+        ],
+        {
+            "moco": "MoCo",
+            "colder": "MoCo at temperature 0.16",
+            "pairs": "64 pairs only",
+            "mochi": "MoCHi",
+            "copies": "copies of hard negatives",
+        },
+        f"{NOTE} 64 mixed pairs and 16 mixed with the query.",
+        seeds=range(10),
+    ),
+    Experiment(
+        "mochi",
+        {"moco": {}},
+        neighbors,
+        [
+            Claim(
+                "false-negatives",
+                "A hard negative is more often of the query's own class than a random one.",
+                Metric("Share of the query's class", "", "points"),
+                "moco:same_512",
+                "moco:same_64",
+                origin="ours",
+            )
+        ],
+        {"moco:same_512": "all 511 others in the queue", "moco:same_64": "the 64 hardest"},
+        "MoCo on digits, the queue at the end of training.",
+        seeds=range(10),
+        runs="mochi-same-class",
+    ),
+)
 
 if __name__ == "__main__":
-    main()
+    main(__file__, *EXPERIMENTS)
