@@ -66,7 +66,7 @@ __all__ = [
     "contrastive_loss",
     "density_ratio",
     "low_rank_model",
-    "population_loss",
+    "expected_contrastive_loss",
     "transition_loss",
 ]
 
@@ -112,7 +112,7 @@ def density_ratio(transition: Tensor, negatives: Tensor) -> Tensor:
 
 
 @full_precision
-def population_loss(u: Tensor, transition: Tensor, negatives: Tensor, weights: Tensor) -> Tensor:
+def expected_contrastive_loss(u: Tensor, transition: Tensor, negatives: Tensor, weights: Tensor) -> Tensor:
     """Expected `contrastive_loss` of a table of scores.
 
     Args:

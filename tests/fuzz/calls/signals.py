@@ -188,7 +188,7 @@ CALLS = {
         anchor=positive(4, 3), candidate=positive(4, 3, seed=1), real=torch.tensor([1, 0, 1, 0]), reduction="mean"
     ),
     contrastive_ucb.density_ratio: lambda: dict(transition=shares(3, 2, 3), negatives=positive(3)),
-    contrastive_ucb.population_loss: lambda: dict(
+    contrastive_ucb.expected_contrastive_loss: lambda: dict(
         u=positive(3, 2, 3), transition=shares(3, 2, 3), negatives=shares(3), weights=shares(6).view(3, 2)
     ),
     contrastive_ucb.low_rank_model: [

@@ -7,7 +7,7 @@ from helpers import UnknownQuantity, gradients, with_grad
 
 from cl_teach.core.bonus import RunningBonus, exploration_bonus
 from cl_teach.core.planning import matrix_game_value, plan, plan_game
-from cl_teach.signals.contrastive_ucb import contrastive_loss, density_ratio, low_rank_model, population_loss
+from cl_teach.signals.contrastive_ucb import contrastive_loss, density_ratio, expected_contrastive_loss, low_rank_model
 
 
 def contrastive_ucb(quantity, inputs, params):
@@ -18,8 +18,8 @@ def contrastive_ucb(quantity, inputs, params):
     if quantity == "cucb_population_optimum":
         best = density_ratio(inputs["P"], inputs["negative_dist"])
         known = (inputs["P"], inputs["negative_dist"], inputs["data_dist"])
-        perturbed = population_loss(inputs["U_perturbed"], *known)
-        return {"U_star": best, "loss_star": population_loss(best, *known), "loss_perturbed": perturbed}
+        perturbed = expected_contrastive_loss(inputs["U_perturbed"], *known)
+        return {"U_star": best, "loss_star": expected_contrastive_loss(best, *known), "loss_perturbed": perturbed}
     if quantity == "cucb_running_bonus":
         bonus = RunningBonus(inputs["features"].shape[-1], params["ridge"], params["bonus_factor"])
         return {"bonus": torch.stack([bonus(batch) for batch in inputs["features"]])}

@@ -13,8 +13,8 @@ from cl_teach.signals.contrastive_ucb import (
     collect,
     contrastive_loss,
     density_ratio,
+    expected_contrastive_loss,
     low_rank_model,
-    population_loss,
     transition_loss,
 )
 
@@ -60,28 +60,30 @@ def test_the_loss_is_convex_in_the_logarithm_of_the_score():
 def test_the_density_ratio_is_the_minimum_and_its_value_is_a_divergence():
     p, weights = MDP.transition[0], positive(5, 3, seed=1) / positive(5, 3, seed=1).sum()
     u = density_ratio(p, NEGATIVES).requires_grad_()
-    loss = population_loss(u, p, NEGATIVES, weights)
+    loss = expected_contrastive_loss(u, p, NEGATIVES, weights)
     middle = (p + NEGATIVES) / 2
     js = ((p * (p / middle).log()).sum(-1) + (NEGATIVES * (NEGATIVES / middle).log()).sum(-1)) / 2
     assert loss.item() == pytest.approx(math.log(2) - (weights * js).sum().item(), rel=1e-12)
     assert torch.autograd.grad(loss, u)[0].abs().max() < 1e-12
     for seed in range(5):
         other = u.detach() * (positive(5, 3, 5, seed=seed) + 0.4)
-        assert population_loss(other, p, NEGATIVES, weights) > loss
+        assert expected_contrastive_loss(other, p, NEGATIVES, weights) > loss
 
 
 def test_nothing_to_tell_apart_costs_the_logarithm_of_two():
     same = NEGATIVES.expand(5, 3, 5)
     u = density_ratio(same, NEGATIVES)
     assert torch.allclose(u, torch.ones_like(u))
-    assert population_loss(u, same, NEGATIVES, torch.full((5, 3), 1 / 15)).item() == pytest.approx(math.log(2))
+    assert expected_contrastive_loss(u, same, NEGATIVES, torch.full((5, 3), 1 / 15)).item() == pytest.approx(
+        math.log(2)
+    )
 
 
 def test_the_population_loss_is_the_expectation_and_accepts_impossible_states():
     p = torch.tensor([[[1.0, 0.0]], [[0.25, 0.75]]]).double()
     negatives, weights = torch.tensor([0.4, 0.6]).double(), torch.tensor([[0.3], [0.7]]).double()
     u = density_ratio(p, negatives).requires_grad_()
-    loss = population_loss(u, p, negatives, weights)
+    loss = expected_contrastive_loss(u, p, negatives, weights)
     wanted = 0.0
     for s in range(2):
         for t in range(2):
@@ -279,7 +281,11 @@ def test_half_precision_stays_close_and_ids_may_have_any_width():
         (lambda: contrastive_loss(A, C, REAL + 1), ValueError, "real"),
         (lambda: contrastive_loss(A, C, REAL.double()), TypeError, "real"),
         (lambda: density_ratio(MDP.transition, 0 * NEGATIVES), ValueError, "negatives"),
-        (lambda: population_loss(MDP.transition[0], MDP.transition[0, :2], NEGATIVES, A), ValueError, "transition"),
+        (
+            lambda: expected_contrastive_loss(MDP.transition[0], MDP.transition[0, :2], NEGATIVES, A),
+            ValueError,
+            "transition",
+        ),
         (lambda: low_rank_model(PHI, PSI[..., :1], NEGATIVES), ValueError, "psi"),
         (lambda: low_rank_model(PHI, PSI, NEGATIVES[:3]), ValueError, "negatives"),
         (lambda: low_rank_model(PHI, -PSI, NEGATIVES), ValueError, "psi"),
