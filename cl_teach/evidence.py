@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from . import files
-from .core.checks import check_choice
+from .core.checks import check_choice, check_count, check_flag, check_in_range, check_positive, check_type
 
 __all__ = [
     "ORIGINS",
@@ -57,6 +57,8 @@ ORIGINS = ("paper", "ours", "post hoc")
 SCALES = ("smoke", "small", "full")
 POINTS = 0.5  # smallest effect of interest where the unit is points of accuracy
 ROOT_VARIABLE = "CL_TEACH_ROOT"
+LARGEST = 1e100  # of a measured value: its square is still a number
+MANY = 10**9  # seeds
 DIGITS = 6  # significant digits that are stored; everything derived is computed from the stored values
 
 
@@ -195,8 +197,7 @@ def paired_difference(baseline: Sequence[float], method: Sequence[float], confid
     """
     from scipy import stats
 
-    if not 0 < confidence < 1:
-        raise ValueError(f"confidence: needs a number between 0 and 1, got {confidence}")
+    _check_confidence(confidence)
     pairs = _check_pairs(baseline, method)
     differences = [b - a for a, b in pairs]
     n = len(differences)
@@ -225,7 +226,10 @@ def verdict(difference: Difference, expected: str = "higher", *, smallest_effect
     """
     check_choice(("higher", "lower"), expected=expected)
     _check_effect(smallest_effect)
+    if not isinstance(difference, tuple) or len(difference) != 3:
+        raise TypeError(f"difference: needs mean, low and high, got {type(difference).__name__}")
     mean, low, high = difference
+    check_in_range(-math.inf, math.inf, **{"difference.mean": mean, "difference.low": low, "difference.high": high})
     if not low <= mean <= high or not (math.isfinite(low) and math.isfinite(high)):
         raise ValueError(f"difference: needs finite low <= mean <= high, got {tuple(difference)}")
     if low <= 0 <= high:
@@ -239,7 +243,7 @@ def seeds_needed(
     """Seeds after which the verdict cannot be ``undecided``, if the differences go on to spread as they do.
 
     That is when half the interval is at most half the smallest effect: an interval that contains 0 then lies within the
-    smallest effect on either side. A claim whose effect is large is decided earlier.
+    smallest effect on either side. A claim whose effect is large is decided earlier. A billion stands for "never".
 
     Raises:
         ValueError: as `paired_difference`, or a smallest effect that is not positive.
@@ -250,7 +254,7 @@ def seeds_needed(
     paired_difference(baseline, method, confidence)  # checks
     spread = _deviation([b - a for a, b in zip(baseline, method, strict=True)])
     n = 2
-    while float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread / math.sqrt(n) > smallest_effect / 2:
+    while n < MANY and float(stats.t.ppf((1 + confidence) / 2, n - 1)) * spread / math.sqrt(n) > smallest_effect / 2:
         # Close in on n in steps that grow with it: exact below a hundred, within one per cent above.
         n += max(1, n // 100)
     return n
@@ -267,9 +271,8 @@ def holm(p_values: Mapping[str, float]) -> dict[str, float]:
     Returns:
         Name to adjusted p-value, in the same order.
     """
-    for name, p in p_values.items():
-        if not 0 <= p <= 1:
-            raise ValueError(f"p_values: need numbers from 0 to 1, got {p} for {name!r}")
+    check_type(Mapping, p_values=p_values)
+    check_in_range(0, 1, **{f"p_values[{name!r}]": p for name, p in p_values.items()})
     adjusted: dict[str, float] = {}
     largest = 0.0
     for rank, name in enumerate(sorted(p_values, key=lambda name: p_values[name])):
@@ -353,31 +356,41 @@ def record(
     """
     _check_name(slug=slug, claim_id=claim_id)
     check_choice(ORIGINS, origin=origin)
+    check_type(str, unit=unit, effect_reason=effect_reason, note=note)
+    if smallest_effect is not None:
+        _check_effect(smallest_effect)
     if smallest_effect is None:
         if unit != "points":
             raise ValueError(f"smallest_effect: needs a number, because only points have a default, got unit {unit!r}")
         smallest_effect = POINTS
     elif not (effect_reason.strip() or (unit, smallest_effect) == ("points", POINTS)):
-        raise ValueError(f"effect_reason: needs to say why {smallest_effect} is the smallest effect of interest")
+        raise ValueError(
+            f"unit, smallest_effect, effect_reason: the reason must say why {smallest_effect} {unit} is the smallest "
+            "effect of interest"
+        )
     _check_effect(smallest_effect)
     scale = scale or os.environ.get("CL_TEACH_SCALE", "small")
     check_choice(SCALES, CL_TEACH_SCALE=scale)
     texts = {"claim": claim, "metric": metric, "baseline_name": baseline_name, "method_name": method_name}
     for name, value in texts.items():
+        check_type(str, **{name: value})
         if not value.strip():
             raise ValueError(f"{name}: needs a text, got {value!r}")
-    whole = [int(seed) for seed in seeds]
+    check_flag(headline=headline)
+    whole = _whole("seeds", seeds)
     if len(set(whole)) != len(whole):
         raise ValueError(f"seeds: each may occur once, got {whole}")
+    for name, values in {"baseline": baseline, "method": method}.items():
+        _floats(name, values)
     if not len(whole) == len(baseline) == len(method):
         raise ValueError(
             f"seeds, baseline and method: need equal lengths, got {len(whole)}, {len(baseline)} and {len(method)}"
         )
-    if looks and len(whole) not in looks:
+    if _whole("looks", looks) and len(whole) not in looks:
         raise ValueError(f"looks: the planned numbers of seeds are {list(looks)}, got {len(whole)} seeds")
-    if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"seconds: needs a finite number >= 0, got {seconds}")
+    check_in_range(0, math.inf, seconds=seconds)
     _check_pairs(baseline, method)
+    _check_confidence(confidence)
     before, after = [_round(value) for value in baseline], [_round(value) for value in method]
     difference = Difference(*map(_round, paired_difference(before, after, _level(confidence, looks))))
     result = Record(
@@ -493,10 +506,15 @@ def save_runs(slug: str, runs: Sequence[dict[str, Any]], *, root: Path | str | N
         FileNotFoundError: no repository to write to.
     """
     _check_name(slug=slug)
+    check_type((list, tuple), runs=runs)
+    check_type(Mapping, **{f"runs[{i}]": run for i, run in enumerate(runs)})
     if not runs or any(run.keys() != runs[0].keys() for run in runs):
         raise ValueError("runs: expected at least one run, all with the same keys")
     rows = [{k: _round(v) if isinstance(v, float) else v for k, v in run.items()} for run in runs]
-    lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+    try:
+        lines = ",\n".join(json.dumps(row, allow_nan=False) for row in rows)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"runs: expected finite numbers and texts, which JSON can hold ({error})") from error
     file = _folder(root) / "runs" / f"{slug}.json"
     with files.locked(file):
         files.write_text(file, f"[\n{lines}\n]\n")
@@ -520,6 +538,8 @@ def load_runs(slug: str, *, root: Path | str | None = None) -> list[dict[str, An
 
 
 def _folder(root: Path | str | None, *, reading: bool = False) -> Path:
+    if root is not None:
+        check_type((str, os.PathLike), root=root)
     found = Path(root) if root is not None else repository_root()
     # An installed package brings the records that its release was made with.
     shipped = Path(__file__).parent / "records"
@@ -552,15 +572,32 @@ def _write(file: Path, slug: str, records: list[Record]) -> None:
 
 
 def _check_pairs(baseline: Sequence[float], method: Sequence[float]) -> list[tuple[float, float]]:
-    if len(baseline) != len(method):
-        raise ValueError(f"baseline and method: need equal lengths, got {len(baseline)} and {len(method)}")
-    if len(baseline) < 2:
-        raise ValueError(f"baseline and method: an interval needs at least 2 seeds, got {len(baseline)}")
-    pairs = [(float(a), float(b)) for a, b in zip(baseline, method, strict=True)]
-    for index, (a, b) in enumerate(pairs):
-        if not (math.isfinite(a) and math.isfinite(b)):
-            raise ValueError(f"baseline and method: need finite numbers, pair {index} is ({a}, {b})")
-    return pairs
+    before, after = _floats("baseline", baseline), _floats("method", method)
+    if len(before) != len(after):
+        raise ValueError(f"baseline and method: need equal lengths, got {len(before)} and {len(after)}")
+    if len(before) < 2:
+        raise ValueError(f"baseline and method: an interval needs at least 2 seeds, got {len(before)}")
+    return list(zip(before, after, strict=True))
+
+
+def _floats(name: str, values: Sequence[float]) -> list[float]:
+    """Finite numbers, not so large that their squares overflow."""
+    if isinstance(values, str | bytes) or not hasattr(values, "__len__"):
+        raise TypeError(f"{name}: needs a sequence of numbers, got {type(values).__name__}")
+    check_in_range(-LARGEST, LARGEST, **{f"{name}[{i}]": value for i, value in enumerate(values)})
+    return [float(value) for value in values]
+
+
+def _whole(name: str, values: Sequence[int]) -> list[int]:
+    check_type((list, tuple, range), **{name: values})
+    check_count(0, **{f"{name}[{i}]": value for i, value in enumerate(values)})
+    return [int(value) for value in values]
+
+
+def _check_confidence(confidence: float) -> None:
+    check_positive(confidence=confidence)
+    if not confidence < 1:
+        raise ValueError(f"confidence: needs a number between 0 and 1, got {confidence}")
 
 
 def _check_name(**names: str) -> None:
@@ -571,8 +608,7 @@ def _check_name(**names: str) -> None:
 
 
 def _check_effect(smallest_effect: float) -> None:
-    if not (math.isfinite(smallest_effect) and smallest_effect > 0):
-        raise ValueError(f"smallest_effect: needs a finite number > 0, got {smallest_effect}")
+    check_positive(smallest_effect=smallest_effect)
 
 
 def _level(confidence: float, looks: Sequence[int]) -> float:
