@@ -175,5 +175,5 @@ lock: $(READY) ## write requirements.txt again from what is installed in .venv
 	@touch $(READY)
 
 clean: ## remove everything that make has made, .venv included
-	rm -rf $(VENV) $(PEERS) .colab .actionlint _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md
+	rm -rf $(VENV) $(PEERS) .colab .actionlint _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md book/evidence_part_*.md
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -100,7 +100,7 @@
 
   // The survey map and the evidence page: choose rows by what they say. Without a script all rows are there.
   function addFilters() {
-    if (!/^(survey_map|evidence)\.html$/.test(location.pathname.split("/").pop())) {
+    if (!/^(survey_map|evidence(_part_\d+)?)\.html$/.test(location.pathname.split("/").pop())) {
       return;
     }
     var rows = [];

@@ -340,7 +340,7 @@ def test_the_survey_map_can_be_filtered_by_part_year_data_and_finding(browser: A
 
 
 def test_evidence_can_be_sorted_by_keyboard_and_filtered(browser: Any, server: str, html: Path) -> None:
-    opened = open_page(browser, server, "book/evidence.html")
+    opened = open_page(browser, server, "book/evidence_part_3.html")
     page = opened.page
     head = page.locator("button.cl-sort", has_text="difference").first
     head.focus()

@@ -9,7 +9,7 @@ from pathlib import Path
 import survey_pages
 
 from cl_teach import evidence
-from cl_teach.survey import load, status
+from cl_teach.survey import load, parts, status
 
 ROOT = Path(__file__).resolve().parents[2]
 SLUG = "dcl"
@@ -57,40 +57,11 @@ def test_the_map_links_a_section_that_exists_and_no_other(tmp_path: Path) -> Non
     assert link in survey_pages.survey_map(status(tmp_path), tmp_path)
 
 
-def test_the_evidence_page_names_every_method_measured_or_not(tmp_path: Path) -> None:
+def test_the_map_says_what_became_of_the_headline_alone(tmp_path: Path) -> None:
+    add_record(tmp_path, claim_id="b", headline=False, method=[0.5, 0.8, 0.5])
+    assert "[no headline yet](#evidence-dcl)" in survey_pages.survey_map(status(tmp_path), tmp_path)
     add_record(tmp_path)
-    add_record(tmp_path, slug="simclr")
-    text = survey_pages.evidence_page(status(tmp_path), tmp_path)
-    for method in load():
-        assert method.name in text, method.slug
-    assert f"So far: 2 records, 2 holds; 1 of the {len(load())}" in text
-    assert text.index("### SimCLR") < text.index("## Part 2")
-    assert "(evidence-dcl)=" in text
-    assert re.search(r"Not yet measured: CACR, iSogCLR", text)
-    table = [line for line in text.splitlines() if "It is better" in line]
-    assert [len(re.findall(r"(?<!\\)\|", line)) for line in table] == [5, 5]
-
-
-def test_the_evidence_page_says_which_claim_is_the_headline_and_whose_it_is(tmp_path: Path) -> None:
-    add_record(tmp_path)
-    undecided = [0.5, 0.8, 0.5]
-    add_record(tmp_path, claim_id="b", headline=False, origin="post hoc", method=undecided, claim="A second look.")
-    text = survey_pages.evidence_page(status(tmp_path), tmp_path)
-    assert "| **Headline.** It is better" in text and "| *Post hoc:* A second look." in text
-    assert "The 1 headlines: 1 holds; 1 of them differ from 0" in text
-    assert re.search(r"\*\*undecided\*\* \(about \d+ seeds would decide\)", text)
-
-
-def test_the_drawn_interval_is_labelled_and_inside_the_picture(tmp_path: Path) -> None:
-    add_record(tmp_path)
-    (record,) = evidence.load(SLUG, root=tmp_path)
-    svg = survey_pages.draw_interval(record)
-    assert f'aria-label="Method minus baseline: {record.interval}; holds."' in svg
-    assert svg.count("<circle") == len(record.seeds) + 1
-    places = [float(x) for x in re.findall(r'cx="([-\d.]+)"', svg)]
-    places += [float(x) for x in re.findall(r'd="M([-\d.]+)', svg)]
-    assert all(8 <= x <= 152 for x in places)
-    assert "\n" not in svg
+    assert "[holds](#evidence-dcl) |" in survey_pages.survey_map(status(tmp_path), tmp_path)
 
 
 def test_writing_the_pages_twice_changes_nothing(tmp_path: Path) -> None:
@@ -98,7 +69,10 @@ def test_writing_the_pages_twice_changes_nothing(tmp_path: Path) -> None:
     add_record(tmp_path)
     files = survey_pages.write_pages(tmp_path)
     before = [(file.read_text(encoding="utf-8"), file.stat().st_mtime_ns) for file in files]
-    assert [file.name for file in files] == ["survey_map.md", "evidence.md"]
+    parts_ = [f"evidence_part_{number}.md" for number in range(1, len(parts(tmp_path)) + 1)]
+    assert [file.name for file in files] == ["survey_map.md", "evidence.md", *parts_]
+    listed = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
+    assert re.findall(r"file: book/(evidence\S*)", listed) == ["evidence", *(name[:-3] for name in parts_)]
     survey_pages.write_pages(tmp_path)
     assert [(file.read_text(encoding="utf-8"), file.stat().st_mtime_ns) for file in files] == before
     assert survey_pages.pages(tmp_path) == {file.name: file.read_text(encoding="utf-8") for file in files}
