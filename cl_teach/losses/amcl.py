@@ -390,7 +390,7 @@ class PairTemperature(nn.Module):
         return pair_temperature(self._phi(heads), self._phi(others), low=self.low, high=self.high)
 
     def _phi(self, x: Tensor) -> Tensor:
-        return self.phi(x.to(self.phi[0].weight.dtype))  # embeddings may come in half precision
+        return self.phi(x.to(next(self.parameters()).dtype))  # embeddings may come in half precision
 
 
 class AMCL(nn.Module):

@@ -20,7 +20,7 @@ code honors the first only in one of its modes, here both serve everywhere.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -120,13 +120,14 @@ def interpolate(queue: Tensor, weight: float | Tensor, permutation: Tensor) -> T
 def _check_weight(low: float, high: float, of: str, rows: Tensor, **weight: float | Tensor) -> None:
     """A number, or a number for every entry of ``rows``."""
     ((name, value),) = weight.items()
+    named: dict[str, Any] = weight
     if isinstance(value, Tensor) and value.ndim > 0:
-        check_entries(low, high, **{name: value})
+        check_entries(low, high, **named)
         if value.shape != rows.shape or value.device != rows.device:
             came = f"{tuple(value.shape)} on {value.device} for {tuple(rows.shape)} on {rows.device}"
             raise ValueError(f"{name}, {of}: expected a number or equal shapes on one device, got {came}")
     else:
-        check_in_range(low, high, **{name: value})
+        check_in_range(low, high, **named)
 
 
 def draw_transformation(

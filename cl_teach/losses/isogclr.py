@@ -346,10 +346,9 @@ class ImageTextISogCLR(nn.Module):
         check_shapes(image=(image, "B d"), text=(text, "B d"), index=(index, "B", int))
         check_batch(len(image), 2, name="image, text", why="to have a negative")
         similarity = _cosines(image, text)
-        return sum(
-            memory._surrogate(_leads(s), index, None).mean()
-            for memory, s in ((self.images, similarity), (self.texts, similarity.mT))
-        )
+        from_image = self.images._surrogate(_leads(similarity), index, None)  # (B,)
+        from_text = self.texts._surrogate(_leads(similarity.mT), index, None)
+        return (from_image + from_text).mean()
 
     def forward(
         self, image: Tensor, text: Tensor, index: Tensor, *, generator: torch.Generator | None = None

@@ -46,5 +46,5 @@ class Hallucinator(nn.Module):
         check_in_range(0, math.inf, ratio=ratio)
         pushed = finite_result((1 + ratio) * query - ratio * key, query=query, key=key, ratio=ratio)
         # keys may come from a memory in another precision
-        made = self.network(torch.cat([query, pushed.to(query.dtype)], dim=1).to(self.network[0].weight.dtype))
+        made = self.network(torch.cat([query, pushed.to(query.dtype)], dim=1).to(next(self.parameters()).dtype))
         return finite_result(made, query=query, key=key, ratio=ratio)
