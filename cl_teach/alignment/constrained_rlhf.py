@@ -58,7 +58,7 @@ from ..core.multipliers import Multipliers
 from ..core.policy_gradient import advantages_and_returns, clipped_policy_loss, reward_to_go
 from ..core.precision import full_precision
 from ..datasets.bandits import ProxyBandit
-from ..models.sequence import continue_tokens, token_log_probability
+from ..models.sequence import continue_tokens, read_tokens, token_log_probability
 
 __all__ = [
     "ConstrainedBandit",
@@ -159,7 +159,8 @@ def value_loss(
     """
     check_shapes(values=(values, "B M"), returns_constraint=(returns_constraint, "B N"), returns_kl=(returns_kl, "B"))
     if values.shape[1] != returns_constraint.shape[1] + 1:
-        raise ValueError(f"values: expected {returns_constraint.shape[1]} + 1 columns, got shape {tuple(values.shape)}")
+        wanted = f"{returns_constraint.shape[1]} + 1"
+        raise ValueError(f"values, returns_constraint: expected {wanted} columns of values, got {values.shape[1]}")
     check_in_range(0, LARGEST, constraint=constraint, kl=kl)
     check_entries(-LARGEST, LARGEST, values=values, returns_constraint=returns_constraint, returns_kl=returns_kl)
     errors = constraint * (returns_constraint - values[:, :-1]).square().mean()
@@ -226,7 +227,7 @@ class ConstrainedPPO(nn.Module):
 
     def forward(self, tokens: Tensor) -> tuple[Tensor, Tensor]:
         """States and logits of the policy for tokens ``(n, T)``."""
-        return self.policy(tokens)
+        return read_tokens(self.policy, tokens)
 
     def write(self, texts: int = 64, *, generator: torch.Generator | None = None) -> Tensor:
         """``(texts, length + 1)`` tokens drawn from the policy (without dropout), after the start token 0."""
@@ -249,9 +250,10 @@ class ConstrainedPPO(nn.Module):
         read, written = tokens[:, :-1], tokens[:, 1:]
         with torch.no_grad():
             with evaluating(self.policy):
-                states, logits = self.policy(read)
+                states, logits = read_tokens(self.policy, read)
+            check_labels(written.flatten(), name="tokens", num_classes=logits.shape[-1])
             old = token_log_probability(logits, written)  # (n, T)
-            leaving = old - token_log_probability(self.reference(read)[1], written)
+            leaving = old - token_log_probability(read_tokens(self.reference, read)[1], written)
             episode = self.reward_models(written)
             check_shapes(**{"reward_models(tokens)": (episode, f"{len(tokens)} {len(self.multipliers.raw)}")})  # (n, N)
             rewards = old.new_zeros(*written.shape, episode.shape[1] + 1)  # (n, T, N + 1)
@@ -306,6 +308,9 @@ class ConstrainedBandit(nn.Module):
         """
         super().__init__()
         check_type(ProxyBandit, world=world)
+        named = {"world.proxies": (world.proxies, "K 2"), "world.log_reference": (world.log_reference, "K")}
+        check_shapes(**named, **{"world.point": (world.point, "2")})
+        check_entries(-LARGEST, LARGEST, **{name: x for name, (x, _) in named.items()}, **{"world.point": world.point})
         check_flag(saturating=saturating)
         check_positive(kl_coefficient=kl_coefficient)
         check_type(Multipliers, multipliers=multipliers)

@@ -48,7 +48,7 @@ from ..core.checks import (
 from ..core.frozen import evaluating
 from ..core.precision import full_precision
 from ..core.preference import preference_loss
-from ..models.sequence import predicting_states, response_log_probability  # noqa: F401 - the example begins with one
+from ..models.sequence import predicting_states, read_tokens, response_log_probability  # noqa: F401 - for the example
 
 __all__ = [
     "Ches",
@@ -173,7 +173,8 @@ def token_velocity(
     """
     check_shapes(unembedding=(unembedding, "V d"), state=(state, "d"))
     check_entries(-LARGEST, LARGEST, unembedding=unembedding, state=state)
-    check_count(0, len(unembedding) - 1, plus=plus, minus=minus)
+    check_count(0, plus=plus, minus=minus)
+    check_count(0, len(unembedding) - 1, **{"plus, unembedding": plus, "minus, unembedding": minus})
     check_flag(train_unembedding=train_unembedding)
     _check_loss(beta, reference_gap)
     log_p = (unembedding @ state).log_softmax(0)  # (V,)
@@ -222,8 +223,8 @@ def pair_velocity(
         minus=(minus, "J", int),
     )
     check_entries(-LARGEST, LARGEST, unembedding=unembedding, states_plus=states_plus, states_minus=states_minus)
-    plus = check_labels(plus, name="plus", num_classes=len(unembedding))
-    minus = check_labels(minus, name="minus", num_classes=len(unembedding))
+    plus = check_labels(plus, name="plus, unembedding", num_classes=len(unembedding))
+    minus = check_labels(minus, name="minus, unembedding", num_classes=len(unembedding))
     _check_loss(beta, reference_gap)
     if not torch.allclose(states_plus[0], states_minus[0]):
         raise ValueError("states_minus: expected the prompt's state in row 0, as in states_plus, got another")
@@ -306,7 +307,8 @@ class FilteredDPO(nn.Module):
         self.register_buffer("mask_plus", mask_plus)
         self.register_buffer("mask_minus", mask_minus)
         with torch.no_grad(), evaluating(model):
-            found = ches(model(self.plus)[0], mask_plus, model(self.minus)[0], mask_minus)
+            states = [read_tokens(model, getattr(self, name), name=name)[0] for name in ("plus", "minus")]
+            found = ches(states[0], mask_plus, states[1], mask_minus)
             self.register_buffer("initial", self._log_probabilities(torch.arange(len(plus), device=plus.device)))
         self.register_buffer("ches", found.score)
         self.register_buffer("length_normalized", found.length_normalized)
@@ -316,7 +318,9 @@ class FilteredDPO(nn.Module):
         """``(len(index), 2)`` log-probabilities of the preferred and the dispreferred response."""
         columns = []
         for tokens, mask in ((self.plus, self.mask_plus), (self.minus, self.mask_minus)):
-            columns.append(response_log_probability(self.model(tokens[index])[1], tokens[index], mask[index]))
+            columns.append(
+                response_log_probability(read_tokens(self.model, tokens[index])[1], tokens[index], mask[index])
+            )
         return torch.stack(columns, dim=1)
 
     def loss(self, index: Tensor, *, generator: torch.Generator | None = None) -> Tensor:

@@ -43,7 +43,7 @@ from ..core.checks import (
     check_type,
 )
 from ..core.precision import full_precision
-from ..models.sequence import token_log_probability
+from ..models.sequence import read_tokens, token_log_probability
 
 __all__ = [
     "STRATEGIES",
@@ -267,7 +267,9 @@ class ReweightedTraining(nn.Module):
             raise ValueError(f"tokens: expected at least 2 a sequence, the first is only read, got {tokens.shape[1]}")
         check_shapes(tokens=(tokens[:, 1:], "M T", int), valid=(valid, "M T?", bool))
         tokens = check_labels(tokens.flatten(), name="tokens").view_as(tokens)
-        losses = sequence_losses(self.model(tokens[:, :-1])[1], tokens[:, 1:], valid)
+        logits = read_tokens(self.model, tokens[:, :-1])[1]
+        check_labels(tokens.flatten(), name="tokens", num_classes=logits.shape[-1])
+        losses = sequence_losses(logits, tokens[:, 1:], valid)
         return reweighted_loss(losses, temperature_at(self.steps, self.stages), strategy=self.strategy)
 
     def forward(

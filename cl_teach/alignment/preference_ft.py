@@ -46,6 +46,7 @@ from ..core.checks import (
     check_module,
     check_positive,
     check_shapes,
+    check_type,
 )
 from ..core.frozen import FrozenCopy
 from ..core.policy_gradient import probability_ratio
@@ -248,6 +249,7 @@ def descend(logits: Tensor, target: Tensor, kind: str = "forward", *, step_size:
         step_size: of the descent.
         steps: how many.
     """
+    check_shapes(logits=(logits, "K"), target=(target, "K"))
     check_positive(step_size=step_size)
     check_in_range(0, LARGEST, step_size=step_size)
     check_count(steps=steps)
@@ -341,7 +343,9 @@ class PreferenceTuning(nn.Module):
     ) -> Tensor:
         """The loss of a batch of `Draws`; a batch without two different rewards in a state has no pairs and loss 0."""
         log_p, reference = self.policy(states, actions), self.reference(states, actions)
-        check_shapes(log_p=(log_p, "n N"), rewards=(rewards, "n N"), old=(old, "n N"))
+        check_shapes(rewards=(rewards, "n N"), old=(old, "n N"))
+        if tuple(actions.shape[:2]) != tuple(rewards.shape):
+            raise ValueError(f"actions, rewards: expected one reward an action, got {actions.shape}, {rewards.shape}")
         if self.name == "best_of_n":
             return best_of_n(log_p, rewards, **self.settings)
         if self.name == "rwr":
@@ -357,10 +361,14 @@ class PreferenceTuning(nn.Module):
 
     def step(self, draws: Draws, *, steps: int = 1) -> Tensor:
         """Take some steps on one batch of draws; returns the losses ``(steps,)`` before each."""
+        check_type(Draws, draws=draws)
         check_count(steps=steps)
         losses = []
         for _ in range(steps):
-            loss = self.loss(*draws)
+            try:
+                loss = self.loss(*draws)
+            except (TypeError, ValueError) as error:  # the field, under the name that the caller knows
+                raise type(error)(f"draws.{error}") from error
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

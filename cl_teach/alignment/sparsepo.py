@@ -53,6 +53,7 @@ from ..core.frozen import FrozenCopy
 from ..core.precision import full_precision
 from ..core.preference import preference_loss
 from ..models.activations import check_layers, recorded
+from ..models.sequence import read_tokens
 
 __all__ = [
     "SparsePO",
@@ -245,6 +246,7 @@ class TokenMask(nn.Module):
         """Weights ``(n, T)`` of the tokens that the states predict."""
         layers, width = self.weight.shape
         check_shapes(states=(states, f"{layers} n T {width}"))
+        check_entries(-LARGEST, LARGEST, states=states)
         score = torch.einsum("lntd,ld->lnt", self.norm(states.to(self.weight)), self.weight)
         active = self.dropout((score + self.bias[:, None, None]).relu())  # (L, n, T)
         return self.dropout(torch.einsum("lnt,l->nt", active, self.mixer).relu())
@@ -311,12 +313,16 @@ class SparsePO(nn.Module):
     def weights(self, states: Sequence[Tensor], valid: Tensor) -> TokenWeights:
         """Weights ``(n, T)`` of all tokens from states ``(n, T, d)`` of the reference, one tensor a layer."""
         check_type((list, tuple), states=states)
+        if len(states) != max(len(self.layers), 1):
+            raise ValueError(f"states: expected {max(len(self.layers), 1)}, one a layer, got {len(states)}")
         check_shapes(valid=(valid, "n T", bool), **{f"states[{i}]": (x, "n T d") for i, x in enumerate(states)})
         if self.kind == "activation":
             for name, layer in zip(self.layers, states, strict=True):
-                flat = _activity(layer.detach().float(), valid)[-1]
-                if bool((valid.sum(1) > 1).any()) and bool(flat.all()):
-                    raise ValueError(f"layers: expected parts before a normalization, all means of {name!r} are equal")
+                size = layer.detach().float().abs().amax()
+                if size > 0 and bool((layer.detach().float().mean(-1).abs() <= ROUNDING * size).all()):
+                    raise ValueError(
+                        f"layers, states: expected parts before a normalization, all means over units of {name!r} are 0"
+                    )
             weight = activation_mask([list(states)], valid)
         elif self.masks:
             found = [mask(torch.stack(list(states))) for mask in self.masks]
@@ -327,13 +333,22 @@ class SparsePO(nn.Module):
 
     def terms(self, tokens: Tensor, valid: Tensor) -> tuple[TokenTerms, TokenWeights]:
         """What the loss is made of, for sequences ``(n, T + 1)``; ``valid (n, T)`` marks tokens 1 to T that count."""
-        check_shapes(tokens=(tokens, "n T", int))
-        check_shapes(tokens=(tokens[:, 1:], "n T", int), valid=(valid, "n T", bool))
-        tokens = check_labels(tokens.flatten(), name="tokens").view_as(tokens)
+        return self._terms("tokens", tokens, "valid", valid)
+
+    def _terms(self, name: str, tokens: Tensor, mask: str, valid: Tensor | None) -> tuple[TokenTerms, TokenWeights]:
+        check_shapes(**{name: (tokens, "n T", int)})
+        if tokens.shape[1] < 2:
+            raise ValueError(f"{name}: expected at least 2 tokens, the first is only read, got {tokens.shape[1]}")
+        tokens = check_labels(tokens.flatten(), name=name).view_as(tokens)
         read, labels = tokens[:, :-1], tokens[:, 1:]
+        if valid is None:
+            valid = torch.ones_like(labels, dtype=torch.bool)
+        check_shapes(**{name: (labels, "n T", int), mask: (valid, "n T", bool)})
+        logits = read_tokens(self.policy, read, name=name)[1]
+        check_labels(labels.flatten(), name=name, num_classes=logits.shape[-1])
         with torch.no_grad():
-            (states, reference_logits), layers = recorded(self.reference.network, self.layers, read)
-        found = token_terms(self.policy(read)[1], reference_logits, labels, valid)
+            (states, reference_logits), layers = recorded(self.reference.network, self.layers, [read])
+        found = token_terms(logits, reference_logits, labels, valid)
         return found, self.weights(layers or [states], valid)
 
     def loss(
@@ -347,14 +362,10 @@ class SparsePO(nn.Module):
     ) -> SparsePreference:
         """The loss of pairs ``(n, T + 1)`` and ``(n, T' + 1)``; without masks all tokens but the first count."""
         check_shapes(chosen=(chosen, "n T", int), rejected=(rejected, "n S", int))
-        sides = []
-        for name, tokens, valid in (("chosen", chosen, valid_chosen), ("rejected", rejected, valid_rejected)):
-            if tokens.shape[1] < 2:
-                raise ValueError(f"{name}: expected at least 2 tokens, the first is only read, got {tokens.shape[1]}")
-            check_shapes(**{name: (tokens[:, 1:], "n T", int), f"valid_{name}": (valid, "n T?", bool)})
-            check_labels(tokens.flatten(), name=name)
-            every = torch.ones_like(tokens[:, 1:], dtype=torch.bool)
-            sides.append(self.terms(tokens, every if valid is None else valid))
+        sides = [
+            self._terms("chosen", chosen, "valid_chosen", valid_chosen),
+            self._terms("rejected", rejected, "valid_rejected", valid_rejected),
+        ]
         (terms_c, weights_c), (terms_r, weights_r) = sides
         prices = {"lambda_u": self.lambda_u, "lambda_d": self.lambda_d}
         return sparse_preference_loss(terms_c, terms_r, weights_c, weights_r, self.beta, **prices)

@@ -51,11 +51,12 @@ from ..core.checks import (
     check_positive,
     check_shapes,
     check_type,
+    finite_result,
 )
 from ..core.frozen import FrozenCopy, evaluating
 from ..core.precision import full_precision
 from ..datasets.facts import named_facts  # noqa: F401 - the example begins with it
-from ..models.sequence import token_log_probability
+from ..models.sequence import read_tokens, token_log_probability
 
 __all__ = [
     "OBJECTIVES",
@@ -93,12 +94,17 @@ def loss_gradients(
     check_choice(("mean", "sum"), reduction=reduction)
     if not isinstance(batches, Iterable):
         raise TypeError(f"batches: expected something to go through, got {type(batches).__name__}")
+    for name, leaf in parameters.items():
+        if not leaf.requires_grad:
+            raise ValueError(f"parameters[{name!r}]: expected a tensor that requires a gradient, got one that does not")
     names, leaves, count = list(parameters), list(parameters.values()), 0
     total = [torch.zeros_like(leaf) for leaf in leaves]
     for batch in batches:
         found = torch.autograd.grad(loss(batch), leaves, allow_unused=True, materialize_grads=True)
         total, count = [a + b for a, b in zip(total, found, strict=True)], count + 1
     check_batch(count, 1, name="batches", why="to have a gradient")
+    for name, x in zip(names, total, strict=True):
+        finite_result(x, loss="its gradient", batches=count, **{f"parameters[{name!r}]": parameters[name]})
     return {name: x / count if reduction == "mean" else x for name, x in zip(names, total, strict=True)}
 
 
@@ -144,7 +150,7 @@ def attribution(parameters: Named, forget: Named, retain: Named, gamma: float | 
     if isinstance(gamma, Mapping):
         _check_named("gamma", gamma, parameters)
         check_entries(0, math.inf, open_low=True, **{f"gamma[{key!r}]": value for key, value in gamma.items()})
-    elif gamma != math.inf:
+    elif not (isinstance(gamma, float) and gamma == math.inf):
         check_positive(gamma=gamma)
     result = {}
     for name, theta in parameters.items():
@@ -190,7 +196,8 @@ def _check_named(name: str, tensors: Named, like: Named | None = None) -> None:
     check_entries(-LARGEST, LARGEST, **{f"{name}[{key!r}]": x for key, x in tensors.items()})
     for key, x in (like or {}).items():
         if tensors[key].shape != x.shape:
-            raise ValueError(f"{name}[{key!r}]: expected shape {tuple(x.shape)}, got {tuple(tensors[key].shape)}")
+            both = f"parameters[{key!r}], {name}[{key!r}]"
+            raise ValueError(f"{both}: expected equal shapes, got {tuple(x.shape)} and {tuple(tensors[key].shape)}")
 
 
 @full_precision
@@ -293,7 +300,7 @@ class Unlearning(nn.Module):
         parameters = dict(model.named_parameters())
         with evaluating(model):
             gradients = [
-                loss_gradients(self.answer_loss, parameters, [_check_tokens(name, x)])
+                loss_gradients(lambda x, name=name: -_answers(model, name, x).mean(), parameters, [x])
                 for name, x in (("forget", forget), ("retain", retain))
             ]
         scores = attribution(parameters, *gradients, gamma)
@@ -323,22 +330,19 @@ class Unlearning(nn.Module):
 
     def answer_loss(self, tokens: Tensor) -> Tensor:
         """Mean cross-entropy of the last tokens of sequences ``(n, T + 1)``."""
-        tokens = _check_tokens("tokens", tokens)
-        return mean_token_loss(self.model(tokens[:, :-1])[1][:, -1:], tokens[:, -1:])
+        return -_answers(self.model, "tokens", tokens).mean()
 
     def loss(self, forget: Tensor, retain: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The objective on two batches of sequences ``(n, T + 1)`` and ``(m, T + 1)``."""
         forget, retain = _check_tokens("forget", forget), _check_tokens("retain", retain)
-        retain_loss = self.answer_loss(retain)
+        retain_loss = -_answers(self.model, "retain", retain).mean()
         if self.objective == "grad_diff":
-            return grad_diff(self.answer_loss(forget).clamp(max=self.forget_bound), retain_loss, self.retain_weight)
+            forget_loss = -_answers(self.model, "forget", forget).mean()
+            return grad_diff(forget_loss.clamp(max=self.forget_bound), retain_loss, self.retain_weight)
         if self.objective == "po":
             refusals = torch.cat([forget[:, :-1], torch.full_like(forget[:, -1:], self.refusal or 0)], dim=1)
-            return with_retain(self.answer_loss(refusals), retain_loss, self.retain_weight)
-        log_p, reference = (
-            token_log_probability(m(forget[:, :-1])[1][:, -1:], forget[:, -1:]).sum(1)
-            for m in (self.model, self.reference)
-        )
+            return with_retain(-_answers(self.model, "forget", refusals).mean(), retain_loss, self.retain_weight)
+        log_p, reference = (_answers(m, "forget", forget) for m in (self.model, self.reference))
         return with_retain(npo(log_p, reference, self.beta), retain_loss, self.retain_weight)
 
     def forward(self, forget: Tensor, retain: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -362,10 +366,18 @@ def _check_tokens(name: str, tokens: Tensor) -> Tensor:
     return check_labels(tokens.flatten(), name=name).view_as(tokens)
 
 
+def _answers(model: nn.Module, name: str, tokens: Tensor) -> Tensor:
+    """Log-probability ``(n,)`` of the last token of each sequence."""
+    tokens = _check_tokens(name, tokens)
+    logits = read_tokens(model, tokens[:, :-1], name=name)[1][:, -1:]
+    check_labels(tokens[:, -1], name=name, num_classes=logits.shape[-1])
+    return token_log_probability(logits, tokens[:, -1:]).squeeze(1)
+
+
 @torch.no_grad()
 def answer_accuracy(model: nn.Module, tokens: Tensor) -> float:
     """Share of sequences ``(n, T + 1)`` whose last token the model, without dropout, finds most likely."""
     check_module(model=model)
     tokens = _check_tokens("tokens", tokens)
     with evaluating(model):
-        return (model(tokens[:, :-1])[1][:, -1].argmax(-1) == tokens[:, -1]).double().mean().item()
+        return (read_tokens(model, tokens[:, :-1])[1][:, -1].argmax(-1) == tokens[:, -1]).double().mean().item()

@@ -22,8 +22,8 @@ def draw_unseen(interactions: Tensor, users: Tensor, *, generator: torch.Generat
         ValueError: a user who met every item.
     """
     check_shapes(interactions=(interactions, "I J", bool))
-    users = check_labels(users, name="users", num_classes=len(interactions))
     check_shapes(users=(users, "B", int))
+    users = check_labels(users, name="users, interactions", num_classes=len(interactions))
     check_generator(generator)
     unseen = ~interactions[users]  # (B, J)
     if not unseen.any(1).all():

@@ -9,9 +9,21 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .checks import check_callable, check_count, check_generator, check_positive, check_shapes
+from .checks import (
+    check_callable,
+    check_count,
+    check_entries,
+    check_generator,
+    check_in_range,
+    check_positive,
+    check_shapes,
+    finite_result,
+)
 
 __all__ = ["Search", "first_simplex", "nelder_mead"]
+
+# Of a step, in distances to the centroid, and of a coordinate: farther points would leave the range of float32.
+FARTHEST, LARGEST = 1e3, 1e20
 
 
 class Search(NamedTuple):
@@ -28,7 +40,7 @@ def first_simplex(start: Tensor, top: Tensor, *, generator: torch.Generator | No
     check_shapes(start=(start, "n"), top=(top, "n"))
     check_generator(generator)
     share = torch.rand(len(start) + 1, len(start), generator=generator, dtype=torch.float64).to(start)
-    return start + share * (top - start)
+    return finite_result(start + share * (top - start), start=start, top=top)
 
 
 def nelder_mead(
@@ -76,6 +88,8 @@ def nelder_mead(
     check_count(max_evaluations=max_evaluations, max_iterations=max_iterations)
     check_positive(reflection=reflection, expansion=expansion)
     check_positive(contraction=contraction, shrink=shrink, cache_tolerance=cache_tolerance, tolerance=tolerance)
+    check_in_range(0, FARTHEST, reflection=reflection, expansion=expansion, contraction=contraction, shrink=shrink)
+    check_entries(-LARGEST, LARGEST, simplex=simplex)
     if simplex.shape[0] != simplex.shape[1] + 1:
         raise ValueError(f"simplex: expected one point more than coordinates, got shape {tuple(simplex.shape)}")
     cache: list[tuple[Tensor, float]] = []

@@ -78,6 +78,8 @@ __all__ = [
 ]
 
 LARGEST = 1e15
+# Categories of a field.
+MOST = 1_000_000
 
 
 class Fused(NamedTuple):
@@ -178,7 +180,9 @@ def draw_batch(met: Tensor, size: int, *, generator: torch.Generator | None = No
     check_generator(generator)
     pairs = met.nonzero()
     check_batch(len(pairs), 1, name="met", why="(pairs of a user and an item)")
-    check_count(1, len(pairs), size=size)
+    check_count(size=size)
+    if size > len(pairs):
+        raise ValueError(f"size, met: expected at most as many pairs as there are, {len(pairs)}, got {size}")
     if met.all(1).any():
         raise ValueError(f"met: user {int(met.all(1).int().argmax())} met every item, nothing is unseen")
     users, items = pairs[torch.randperm(len(pairs), generator=generator)[:size].to(met.device)].T
@@ -373,6 +377,10 @@ def _with_ids(name: str, fields: Tensor, cold_name: str, cold: Tensor | None, *,
     """``(n, F + 1)`` with the row's number as a last field, missing for the cold."""
     shapes = {name: (fields, "n F", int), cold_name: (cold, "n" if needed else "n?", bool)}
     check_shapes(**shapes)
+    if int(fields.max()) >= MOST:
+        raise ValueError(
+            f"{name}: expected categories below {MOST:,}, each has a row in a table, got {int(fields.max())}"
+        )
     ids = torch.arange(len(fields), device=fields.device)
     if cold is not None:
         ids = ids.masked_fill(cold, -1)

@@ -371,11 +371,12 @@ class CSGCL(nn.Module):
 def _check_graph(edges: Tensor, communities: Tensor, count: int | None = None) -> tuple[Tensor, Tensor]:
     """Communities ``(n,)`` and edges between the n nodes, both int64."""
     check_shapes(communities=(communities, "n", int))
-    communities = check_labels(communities, name="communities", num_classes=count)
+    which = "communities" if count is None else "communities, strength"
+    communities = check_labels(communities, name=which, num_classes=count)
     if int(communities.max()) >= len(communities):
         high = int(communities.max())
         raise ValueError(f"communities: expected numbers from 0 on, below that of nodes {len(communities)}, got {high}")
-    edges = check_edges(edges, len(communities))
+    edges = check_edges(edges, len(communities), name="edges, communities")
     check_shapes(communities=(communities, "n", int), edges=(edges, "2 m", int))
     return communities, edges
 

@@ -160,7 +160,9 @@ def low_rank_view(adjacency: Tensor, rank: int) -> LowRank:
     """
     check_shapes(adjacency=(adjacency, "I J"))
     check_entries(-LARGEST, LARGEST, adjacency=adjacency)
-    check_count(0, min(adjacency.shape), rank=rank)
+    check_count(0, rank=rank)
+    if rank > min(adjacency.shape):
+        raise ValueError(f"rank, adjacency: expected a rank of at most {min(adjacency.shape)}, got {rank}")
     u, s, vh = torch.linalg.svd(adjacency.detach(), full_matrices=False)
     return LowRank(u[:, :rank], s[:rank], vh[:rank].mT)
 
@@ -197,7 +199,8 @@ def propagate(
     check_type(LowRank, view=view)
     users, items = tables
     check_shapes(**{"tables.users": (users, "I d"), "tables.items": (items, "J d")}, adjacency=(adjacency, "I J"))
-    if not isinstance(view.s, Tensor) or view.s.numel():  # rank 0 is legal
+    shapes = [(len(users), 0), (0,), (len(items), 0)]
+    if [tuple(getattr(x, "shape", ())) for x in view] != shapes:  # of rank 0, which is legal
         named = {"view.u": (view.u, "I q"), "view.s": (view.s, "q"), "view.v": (view.v, "J q")}
         check_shapes(adjacency=(adjacency, "I J"), **named)
         check_entries(-LARGEST, LARGEST, **{name: x for name, (x, _) in named.items()})
@@ -360,6 +363,10 @@ class LightGCL(nn.Module):
         """
         super().__init__()
         check_count(dim=dim, layers=layers)
+        check_count(0, rank=rank)
+        check_shapes(interactions=(interactions, "I J", bool))
+        if rank > min(interactions.shape):
+            raise ValueError(f"rank, interactions: expected a rank of at most {min(interactions.shape)}, got {rank}")
         check_in_range(-1, 1, slope=slope)
         check_flag(residual=residual)
         check_temperature(temperature)
@@ -379,6 +386,8 @@ class LightGCL(nn.Module):
     def propagate(self, graph: Tensor | None = None) -> Layers:
         """All layers of both views, the local one along ``graph (I, J)``, the whole one if None."""
         graph = self.adjacency if graph is None else graph
+        check_shapes(graph=(graph, f"{len(self.users)} {len(self.items)}"))
+        check_entries(-LARGEST, LARGEST, graph=graph)
         view = LowRank(*(self.get_buffer(f"view_{name}") for name in LowRank._fields))
         tables = Sides(self.users, self.items)
         return propagate(tables, graph, view, self.layers, slope=self.slope, residual=self.residual)

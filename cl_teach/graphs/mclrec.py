@@ -290,20 +290,14 @@ class MCLRec(nn.Module):
         if len(views) != 2:
             raise ValueError(f"views: expected two augmented copies, got {len(views)}")
         check_shapes(**{f"views[{i}]": (view, "B T", int) for i, view in enumerate(views)})
-        check_batch(len(views[0]), 2, name="views", why="to have a negative")
-        known = self.encoder.items.num_embeddings
-        first, second = (check_sequences(view, name=f"views[{i}]") for i, view in enumerate(views))
-        for i, view in enumerate((first, second)):
-            check_labels(view.flatten(), name=f"views[{i}]", num_classes=known)
+        first, second = (self._known(view, f"views[{i}]") for i, view in enumerate(views))
         h1, h2 = self.encoder(first), self.encoder(second)
         return mclrec_terms(h1, h2, self.augmenters[0](h1), self.augmenters[1](h2), self.temperature, scope=self.scope)
 
     def encoder_loss(self, sequences: Tensor, targets: Tensor, views: Sequence[Tensor]) -> Tensor:
         """Next item among all items, plus both contrasts; targets are items from 1 on."""
         check_shapes(sequences=(sequences, "B T", int), targets=(targets, "B", int))
-        targets = check_labels(targets, name="targets", num_classes=self.encoder.items.num_embeddings)
-        if int(targets.min()) < 1:
-            raise ValueError("targets: expected items from 1 on, got 0, the padding")
+        targets = self._items(targets, "targets")
         terms = self.terms(views)
         recommendation = F.cross_entropy(self._logits(sequences).to(terms.plain), targets - 1)
         learned = terms.augmenter_loss(self.margin_weight)
@@ -311,6 +305,8 @@ class MCLRec(nn.Module):
 
     def loss(self, sequences: Tensor, targets: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """The encoder's loss with two fresh augmentations; its gradient trains encoder and augmenters at once."""
+        check_shapes(sequences=(sequences, "B T", int), targets=(targets, "B", int))
+        sequences = self._known(sequences, "sequences")
         views = [augment_sequences(sequences, generator=generator) for _ in range(2)]
         return self.encoder_loss(sequences, targets, views)
 
@@ -331,16 +327,16 @@ class MCLRec(nn.Module):
         if len(batch) != 2:
             raise ValueError(f"batch: expected sequences and targets, got {len(batch)} parts")
         check_flag(joint=joint)
-        sequences = check_sequences(batch[0], name="batch[0]")
-        check_shapes(**{"batch[0]": (sequences, "B T", int), "batch[1]": (batch[1], "B", int)})
+        check_shapes(**{"batch[0]": (batch[0], "B T", int), "batch[1]": (batch[1], "B", int)})
+        sequences, targets = self._known(batch[0], "batch[0]"), self._items(batch[1], "batch[1]")
         views = [augment_sequences(sequences, generator=generator) for _ in range(2)]
-        loss = self.encoder_loss(sequences, batch[1], views)
+        loss = self.encoder_loss(sequences, targets, views)
         if joint:
             self._update(loss, self.encoder_optimizer, self.augmenter_optimizer)
             return loss.detach()
         self._update(loss, self.encoder_optimizer)
         self._update(self.terms(views).augmenter_loss(self.margin_weight), self.augmenter_optimizer)
-        self._update(self.encoder_loss(sequences, batch[1], views), self.encoder_optimizer)
+        self._update(self.encoder_loss(sequences, targets, views), self.encoder_optimizer)
         return loss.detach()
 
     @torch.no_grad()
@@ -348,6 +344,20 @@ class MCLRec(nn.Module):
         """``(B, items)`` scores of items 1, 2, ..., without dropout."""
         with evaluating(self):
             return self._logits(sequences)
+
+    def _known(self, sequences: Tensor, name: str) -> Tensor:
+        """At least two sequences of items that the encoder has a row for."""
+        sequences = check_sequences(sequences, name=name)
+        check_batch(len(sequences), 2, name=name, why="to have a negative")
+        check_labels(sequences.flatten(), name=name, num_classes=self.encoder.items.num_embeddings)
+        return sequences
+
+    def _items(self, targets: Tensor, name: str) -> Tensor:
+        """Items from 1 on."""
+        targets = check_labels(targets, name=name, num_classes=self.encoder.items.num_embeddings)
+        if int(targets.min()) < 1:
+            raise ValueError(f"{name}: expected items from 1 on, got 0, the padding")
+        return targets
 
     def _logits(self, sequences: Tensor) -> Tensor:
         return self.encoder(sequences) @ self.encoder.items.weight[1:].mT

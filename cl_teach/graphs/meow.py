@@ -52,6 +52,7 @@ from ..core.checks import (
     check_count,
     check_entries,
     check_flag,
+    check_floating,
     check_generator,
     check_in_range,
     check_labels,
@@ -123,7 +124,7 @@ def weighted_info_nce(
     check_entries(-LONGEST, LONGEST, anchors=anchors, candidates=candidates)
     check_temperature(temperature)
     check_choice(REDUCTIONS, reduction=reduction)
-    check_type(Tensor, log_weights=log_weights)
+    check_floating(log_weights=log_weights)
     left_out = log_weights == -math.inf
     check_shapes(log_weights=(log_weights.masked_fill(left_out, 0.0), f"{len(anchors)} {len(anchors)}"))
     empty = left_out.all(1)
@@ -190,7 +191,7 @@ def concentration(
     """
     check_shapes(z=(z, "N d"), assignment=(assignment, "N", int), centroids=(centroids, "K d"))
     check_entries(-LONGEST, LONGEST, z=z, centroids=centroids)
-    assignment = check_labels(assignment, name="assignment", num_classes=len(centroids))
+    assignment = check_labels(assignment, name="assignment, centroids", num_classes=len(centroids))
     check_temperature(temperature)
     check_choice(("inner product", "distance"), metric=metric)
     z, own = z.detach(), centroids.detach()[assignment]  # (N, d)
@@ -223,7 +224,7 @@ def cluster(
         generator: of the first centers.
     """
     check_shapes(z=(z, "N d"))
-    _check_counts(counts, len(z))
+    _check_counts(counts, len(z), "z")
     check_temperature(temperature)
     rows = normalize(z.detach().to(torch.promote_types(z.dtype, torch.float32)))
     assignments, prototypes, concentrations = [], [], []
@@ -235,11 +236,13 @@ def cluster(
     return Clusters(torch.stack(assignments), prototypes, concentrations)
 
 
-def _check_counts(counts: Sequence[int], n: int) -> None:
+def _check_counts(counts: Sequence[int], n: int, of: str) -> None:
     check_type((list, tuple), counts=counts)
     if not counts:
         raise ValueError("counts: expected at least one number of clusters, got none")
-    check_count(1, n, **{f"counts[{t}]": k for t, k in enumerate(counts)})
+    check_count(**{f"counts[{t}]": k for t, k in enumerate(counts)})
+    if max(counts) > n:
+        raise ValueError(f"counts, {of}: expected at most as many clusters as rows, {n}, got {max(counts)}")
 
 
 class PairWeights(nn.Module):
@@ -307,13 +310,13 @@ class MEOW(nn.Module):
         check_temperature(temperature)
         check_in_range(0, LONGEST, prototype_weight=prototype_weight)
         if isinstance(weights, Tensor):
-            check_shapes(weights=(weights, f"{len(targets)} {len(targets)}"))
+            check_shapes(targets=(targets, "N f"), weights=(weights, "N N"))
             check_entries(0, math.inf, weights=weights)
         else:
             check_choice(WEIGHTS, weights=weights)
         self.weights = weights if isinstance(weights, str) else "given"
         self.register_buffer("given", weights if isinstance(weights, Tensor) else None)
-        self.counts, self.temperature, self.prototype_weight = tuple(counts), temperature, prototype_weight
+        self.temperature, self.prototype_weight = temperature, prototype_weight
         self.network = MetaPathNetwork(
             targets,
             paths,
@@ -325,7 +328,8 @@ class MEOW(nn.Module):
             generator=generator,
         )
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh())
-        _check_counts(counts, len(targets))
+        _check_counts(counts, len(targets), "targets")
+        self.counts = tuple(counts)
         learned = self.weights in ("learned", "centered")
         self.pair_weights = PairWeights(dim, centered=self.weights == "centered") if learned else None
 

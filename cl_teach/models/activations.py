@@ -12,26 +12,27 @@ from ..core.checks import check_module, check_type
 __all__ = ["recorded"]
 
 
-def recorded(network: nn.Module, layers: Sequence[str], *inputs: Any) -> tuple[Any, list[Tensor]]:
+def recorded(network: nn.Module, layers: Sequence[str], inputs: Sequence[Any]) -> tuple[Any, list[Tensor]]:
     """Run a network once and keep the outputs of some of its parts.
 
     Args:
-        network: called with ``inputs``.
+        network: called as ``network(*inputs)``.
         layers: names of parts, see ``network.named_modules()``. Of a part that returns a tuple (a recurrent layer, a
             transformer's block) the first tensor is kept.
-        *inputs: of the network.
+        inputs: of the network, a list or a tuple.
 
     Returns:
         What the network returned, and one tensor a name, in order.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(3, 4), nn.ReLU())
-        >>> output, (before,) = recorded(network, ["0"], Tensor([[1.0, 2.0, 3.0]]))
+        >>> output, (before,) = recorded(network, ["0"], [Tensor([[1.0, 2.0, 3.0]])])
         >>> bool((before.relu() == output).all())
         True
     """
     check_module(network=network)
     check_layers(network, layers)
+    check_type((list, tuple), inputs=inputs)
     parts, found = dict(network.named_modules()), {}
 
     def keep(name: str) -> Any:
@@ -43,6 +44,9 @@ def recorded(network: nn.Module, layers: Sequence[str], *inputs: Any) -> tuple[A
     handles = [parts[name].register_forward_hook(keep(name)) for name in layers]
     try:
         output = network(*inputs)
+    except (RuntimeError, ValueError, TypeError, IndexError, AttributeError, NotImplementedError) as error:
+        says = (str(error).splitlines() or [type(error).__name__])[0]
+        raise ValueError(f"inputs, network: {type(network).__name__} does not take these inputs: {says}") from error
     finally:
         for handle in handles:
             handle.remove()

@@ -37,5 +37,5 @@ class FieldEncoder(nn.Module):
         rows = categories.clamp_min(0)
         found = []
         for f, (size, table) in enumerate(zip(self.sizes, self.tables, strict=True)):
-            found.append(table(check_labels(rows[:, f], name=f"categories[:, {f}]", num_classes=size)))
+            found.append(table(check_labels(rows[:, f], name=f"categories (column {f})", num_classes=size)))
         return torch.stack(found, 1), categories >= 0

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.checks import check_count, check_entries, check_flag, check_labels, check_shapes, check_square
 from ..core.precision import full_precision
 
-__all__ = ["GCN", "check_edges", "gcn_matrix", "mean_matrix", "scale_by_degrees"]
+__all__ = ["GCN", "gcn_matrix", "mean_matrix", "scale_by_degrees"]
 
 # Sums of rows of larger entries leave the range of float32.
 LARGEST = 1e30
@@ -77,13 +77,13 @@ def mean_matrix(incidence: Tensor) -> Tensor:
     return incidence / count.where(count > 0, 1.0)
 
 
-def check_edges(edges: Tensor, n: int, *, minimum: int = 1) -> Tensor:
+def check_edges(edges: Tensor, n: int, *, minimum: int = 1, name: str = "edges") -> Tensor:
     """Check ``(2, m)`` integer edges between n nodes, at least ``minimum`` of them, and return them as int64."""
     if isinstance(edges, Tensor) and (edges.ndim != 2 or len(edges) != 2 or edges.shape[1] < minimum):
-        raise ValueError(f"edges: expected shape (2, m) with m at least {minimum}, got {tuple(edges.shape)}")
+        raise ValueError(f"{name}: expected shape (2, m) with m at least {minimum}, got {tuple(edges.shape)}")
     if not isinstance(edges, Tensor) or edges.numel():
-        check_shapes(edges=(edges, "2 m", int))
-    return check_labels(edges.flatten(), name="edges", num_classes=n).view(edges.shape)
+        check_shapes(**{name: (edges, "2 m", int)})
+    return check_labels(edges.flatten(), name=name, num_classes=n).view(edges.shape)
 
 
 class GCN(nn.Module):
@@ -100,5 +100,6 @@ class GCN(nn.Module):
         check_shapes(features=(features, f"n {self.first.in_features}"))
         check_entries(-math.sqrt(LARGEST), math.sqrt(LARGEST), features=features)
         x = features.to(self.first.weight)
+        edges = check_edges(edges, len(x), minimum=0, name="edges, features")
         a = gcn_matrix(edges, len(x)).to(x)
         return torch.relu(a @ self.second(torch.relu(a @ self.first(x))))

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ..core.checks import check_count, check_in_range, check_labels, check_shapes
 from ..core.similarity import self_mask
 
-__all__ = ["SequenceEncoder", "check_sequences"]
+__all__ = ["SequenceEncoder"]
 
 HEADS = 2
 

@@ -39,7 +39,9 @@ def meta_path_links(incidence: Tensor, top: int) -> Tensor:
     """
     check_shapes(incidence=(incidence, "N M"))
     check_entries(0, 1, incidence=incidence)
-    check_count(1, len(incidence), top=top)
+    check_count(top=top)
+    if top > len(incidence):
+        raise ValueError(f"top, incidence: expected at most {len(incidence)} neighbors, got {top}")
     shared = incidence @ incidence.mT  # (N, N)
     own = shared.diagonal()
     similarity = (2 * shared / (own[:, None] + own[None, :]).clamp_min(1)).fill_diagonal_(0)

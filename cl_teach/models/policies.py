@@ -69,6 +69,7 @@ class ActionPolicy(nn.Module):
     @torch.no_grad()
     def sample(self, states: Tensor, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``(len(states), n)`` actions."""
+        check_shapes(states=(states, "n", int))
         states = check_labels(states, name="states", num_classes=len(self.weights))
         check_count(n=n)
         check_generator(generator)
@@ -113,6 +114,7 @@ class TokenPolicy(nn.Module):
     @torch.no_grad()
     def sample(self, states: Tensor, n: int, *, generator: torch.Generator | None = None) -> Tensor:
         """``(len(states), n, T)`` tokens."""
+        check_shapes(states=(states, "n", int))
         states = check_labels(states, name="states", num_classes=self.states)
         check_count(n=n)
         check_generator(generator)

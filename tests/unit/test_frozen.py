@@ -32,8 +32,8 @@ def test_looking_gives_every_part_its_mode_back_even_after_an_error():
 
 def test_recorded_outputs_are_those_of_the_parts_in_the_order_asked_for():
     network = nn.Sequential(nn.Linear(2, 3), nn.GRU(3, 4, batch_first=True))
-    output, (gru, linear) = recorded(network, ["1", "0"], torch.ones(1, 5, 2))
+    output, (gru, linear) = recorded(network, ["1", "0"], [torch.ones(1, 5, 2)])
     assert torch.equal(gru, output[0]) and linear.shape == (1, 5, 3)
     assert not network[0]._forward_hooks
     with pytest.raises(ValueError, match="layers.*'2'"):
-        recorded(network, ["2"], torch.ones(1, 5, 2))
+        recorded(network, ["2"], [torch.ones(1, 5, 2)])

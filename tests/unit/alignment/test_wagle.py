@@ -239,7 +239,8 @@ def test_masks_move_with_the_module():
 @pytest.mark.parametrize(
     ("call", "says"),
     [
-        (lambda: loss_gradients(lambda b: b, THETA, []), "batches"),
+        (lambda: loss_gradients(lambda b: b, {"w": torch.ones(2, requires_grad=True)}, []), "batches"),
+        (lambda: loss_gradients(lambda b: b, THETA, [1]), "parameters.*requires a gradient"),
         (lambda: loss_gradients(lambda b: b, THETA, [], reduction="max"), "reduction"),
         (lambda: attribution(THETA, FORGET, {"W": RETAIN["W"]}), "retain"),
         (lambda: attribution(THETA, FORGET, RETAIN, 0.0), "gamma"),
