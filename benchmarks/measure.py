@@ -28,6 +28,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from tqdm.auto import tqdm
 
+from cl_teach import files
 from cl_teach.augment import simclr_augment
 from cl_teach.core import clip_loss, nt_xent, sup_con
 from cl_teach.datasets import fashion_mnist
@@ -450,7 +451,7 @@ def main() -> None:
         if options.only in (None, name):
             result[name] = measure()
     result["machine"] = machine()
-    RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    files.write_json(RESULTS, results)
     print(f"wrote {RESULTS.relative_to(ROOT)}")
 
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from cl_teach import files
+
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "data" / "benchmarks.json", ROOT / "book" / "performance.md"
 DEVICES = {"cpu": "On a processor", "cuda": "On a GPU"}
@@ -188,5 +190,5 @@ def page(results: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(json.loads(RESULTS.read_text(encoding="utf-8"))), encoding="utf-8")
+    files.write_text(PAGE, page(json.loads(RESULTS.read_text(encoding="utf-8"))))
     print(f"wrote {PAGE.relative_to(ROOT)}")

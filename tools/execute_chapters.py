@@ -20,6 +20,8 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 
+from cl_teach import files
+
 ROOT = Path(__file__).resolve().parent.parent
 CHAPTERS = ROOT / "chapters"
 NOTEBOOK_METADATA = {
@@ -125,7 +127,7 @@ def execute(path: Path, timeout: int, cores: int) -> tuple[Path, float, str]:
         clean(notebook)
         nbformat.validate(notebook)
         text = nbformat.writes(notebook)
-        path.write_text(text if text.endswith("\n") else text + "\n", encoding="utf-8")
+        files.write_text(path, text if text.endswith("\n") else text + "\n")
     return path, seconds, problem
 
 
