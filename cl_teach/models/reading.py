@@ -59,12 +59,20 @@ def reader(model: LanguageModel) -> Callable[[Tensor, Any], Reading]:
     return lambda tokens, cache: Reading(*model.read(tokens, cache))
 
 
-def transformer_reader(model: Callable[..., Any]) -> Callable[[Tensor, Any], Reading]:
-    """Read with a causal model of the ``transformers`` library, or with anything that is called as these are."""
+def transformer_reader(
+    model: Callable[..., Any], *, cache_name: str = "past_key_values"
+) -> Callable[[Tensor, Any], Reading]:
+    """Read with a causal model of the ``transformers`` library, or with anything that is called as these are.
+
+    Args:
+        model: called with ``input_ids``, its cache, ``use_cache`` and ``output_hidden_states``.
+        cache_name: what it calls the cache; "cache" in models that warn that the old name goes.
+    """
     check_callable(model=model)
+    check_type(str, cache_name=cache_name)
 
     def read(tokens: Tensor, cache: Any) -> Reading:
-        said = model(input_ids=tokens, past_key_values=cache, use_cache=True, output_hidden_states=True)
-        return Reading(said.hidden_states[-1], said.logits, said.past_key_values)
+        said = model(input_ids=tokens, use_cache=True, output_hidden_states=True, **{cache_name: cache})
+        return Reading(said.hidden_states[-1], said.logits, getattr(said, cache_name))
 
     return read

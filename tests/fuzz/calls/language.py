@@ -245,7 +245,7 @@ CALLS = {
         lambda: dict(cache={"a": [normal(3, 2)]}, rows=torch.tensor([0, 2])),
     ],
     reading.reader: lambda: dict(model=language_model.LanguageModel(9, 4)),
-    reading.transformer_reader: lambda: dict(model=language_model.LanguageModel(9, 4)),
+    reading.transformer_reader: lambda: dict(model=language_model.LanguageModel(9, 4), cache_name="cache"),
     contrastive_search.valid_tokens: lambda: dict(ids=torch.tensor([[1, 2, 0], [3, 4, 5]]), pad=0),
     contrastive_search.simctg_contrast: lambda: dict(states=normal(2, 3, 4), valid=MASK, margin=0.5),
     contrastive_search.isotropy: lambda: dict(states=normal(2, 3, 4), valid=MASK, skip_first=True),
