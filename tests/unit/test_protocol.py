@@ -21,8 +21,9 @@ import cl_teach
 from cl_teach.survey import load, parts
 
 PACKAGE = Path(cl_teach.__file__).parent
-FLOORS = ("core", "models", "datasets", "training", "evaluation", "figures", "evidence", "augment", "distributed")
 PARTS = tuple(part.package for part in parts()[1:])
+# The ground floor is everything else; exercises stand on top of both.
+FLOORS = [each.name for each in pkgutil.iter_modules(cl_teach.__path__) if each.name not in (*PARTS, "exercises")]
 PLUMBING = {"check_generator", "draw_seed"}  # what they are about is the generator
 # Names of loops that belong to training.fit, or are called step; what follows the optimizer is after_step.
 LOOPS = re.compile(r"training_step|train_step|train_stage|round|episode|(?!after_step$)\w+_step")
