@@ -290,6 +290,10 @@ class ConstrainedBandit(nn.Module):
     ``loss()`` takes no batch, and the multipliers follow in ``after_step()``. State: ``logits (K,)``, ``multipliers``.
     """
 
+    proxies: Tensor
+    log_reference: Tensor
+    climbed: Tensor
+
     def __init__(
         self,
         world: ProxyBandit,
@@ -308,9 +312,11 @@ class ConstrainedBandit(nn.Module):
         """
         super().__init__()
         check_type(ProxyBandit, world=world)
-        named = {"world.proxies": (world.proxies, "K 2"), "world.log_reference": (world.log_reference, "K")}
-        check_shapes(**named, **{"world.point": (world.point, "2")})
-        check_entries(-LARGEST, LARGEST, **{name: x for name, (x, _) in named.items()}, **{"world.point": world.point})
+        named: dict[str, Any] = {
+            f"world.{name}": getattr(world, name) for name in ("proxies", "log_reference", "point")
+        }
+        check_shapes(**{name: (x, shape) for (name, x), shape in zip(named.items(), ("K 2", "K", "2"), strict=True)})
+        check_entries(-LARGEST, LARGEST, **named)
         check_flag(saturating=saturating)
         check_positive(kl_coefficient=kl_coefficient)
         check_type(Multipliers, multipliers=multipliers)

@@ -22,7 +22,8 @@ Paper versus code. (1) The parameter called beta in the released IPO loss is the
 penalty. (4) Rewards are standardized in each state; the running statistics of the released transformer learner are
 wrong after the first round. (5) The weight :math:`e^{R/\beta}` is not normalized. (6) Pinned here: the policy starts
 exactly at the reference instead of being fitted to it. The released code was read, not the body of the paper. Policies
-are in `cl_teach.models`, the bandit's world is `cl_teach.datasets.peaked_bandit`.
+are in `cl_teach.models`, the bandit's world is `cl_teach.datasets.peaked_bandit`, both divergences are in
+`cl_teach.core.divergences`.
 """
 
 from __future__ import annotations
@@ -52,21 +53,16 @@ from ..core.frozen import FrozenCopy
 from ..core.policy_gradient import probability_ratio
 from ..core.precision import full_precision
 from ..core.preference import preference_loss
-from ..models.policies import ActionPolicy
+from ..models.policies import ActionPolicy, TokenPolicy
 
 __all__ = [
     "Draws",
-    "PolicyMeasures",
     "PreferenceTuning",
     "advantages",
     "best_of_n",
-    "descend",
-    "divergence",
-    "divergence_gradient",
     "dpo",
     "ipo",
     "margins",
-    "measure",
     "policy_gradient",
     "ppo",
     "rwr",
@@ -212,54 +208,6 @@ def ipo(margin: Tensor, target: float = 10.0) -> Tensor:
     return (margin - target).square().mean()
 
 
-@full_precision
-def divergence(logits: Tensor, target: Tensor, kind: str = "forward") -> Tensor:
-    """KL(target || pi) for ``"forward"``, mode-covering, or KL(pi || target) for ``"reverse"``, mode-seeking.
-
-    Args:
-        logits: ``(K,)`` of pi.
-        target: ``(K,)`` probabilities, all positive.
-        kind: which of the two.
-    """
-    check_shapes(logits=(logits, "K"), target=(target, "K"))
-    check_entries(0, 1, open_low=True, target=target)
-    check_choice(("forward", "reverse"), kind=kind)
-    if abs(float(target.detach().sum()) - 1) > 5e-3:  # half precision leaves so much of 1
-        raise ValueError(f"target: expected probabilities that sum to 1, got {float(target.sum()):g}")
-    log_p, log_q = logits.log_softmax(0), target.log()
-    return (target * (log_q - log_p)).sum() if kind == "forward" else (log_p.exp() * (log_p - log_q)).sum()
-
-
-@full_precision
-def divergence_gradient(logits: Tensor, target: Tensor, kind: str = "forward") -> Tensor:
-    """Gradient ``(K,)`` of `divergence` in the logits, in closed form; arguments as there."""
-    value = divergence(logits, target, kind)
-    p = logits.softmax(0)
-    return p - target if kind == "forward" else p * (logits.log_softmax(0) - target.log() - value)
-
-
-@full_precision
-def descend(logits: Tensor, target: Tensor, kind: str = "forward", *, step_size: float, steps: int) -> Tensor:
-    """Probabilities ``(steps + 1, K)`` along plain gradient descent on the logits, the start first.
-
-    Args:
-        logits: ``(K,)`` to begin with.
-        target: ``(K,)``, see `divergence`.
-        kind: "forward" or "reverse".
-        step_size: of the descent.
-        steps: how many.
-    """
-    check_shapes(logits=(logits, "K"), target=(target, "K"))
-    check_positive(step_size=step_size)
-    check_in_range(0, LARGEST, step_size=step_size)
-    check_count(steps=steps)
-    path = [logits.softmax(0)]
-    for _ in range(steps):
-        logits = logits - step_size * divergence_gradient(logits, target, kind)
-        path.append(logits.softmax(0))
-    return torch.stack(path)
-
-
 class Draws(NamedTuple):
     """Sampled actions of n states: ``states (n,)``, ``actions (n, N, ...)``, ``rewards (n, N)``, ``old (n, N)``.
 
@@ -287,7 +235,7 @@ class PreferenceTuning(nn.Module):
 
     def __init__(
         self,
-        policy: nn.Module,
+        policy: ActionPolicy | TokenPolicy,
         reward: Callable[[Tensor], Tensor],
         name: str,
         *,
@@ -305,7 +253,9 @@ class PreferenceTuning(nn.Module):
         """
         super().__init__()
         check_module(policy=policy)
-        check_callable(reward=reward, **{"policy.sample": getattr(policy, "sample", None)})
+        check_callable(reward=reward)
+        if not callable(getattr(policy, "sample", None)):
+            raise TypeError(f"policy: expected one with a method `sample`, got {type(policy).__name__}")
         check_choice(self.LOSSES, name=name)
         check_positive(learning_rate=learning_rate)
         self.policy, self.reference = policy, FrozenCopy(policy)
@@ -374,22 +324,3 @@ class PreferenceTuning(nn.Module):
             self.optimizer.step()
             losses.append(loss.detach())
         return torch.stack(losses)
-
-
-class PolicyMeasures(NamedTuple):
-    """Means over states: expected ``reward``, ``divergence`` KL(pi || reference) and ``entropy``."""
-
-    reward: float
-    divergence: float
-    entropy: float
-
-
-@torch.no_grad()
-def measure(policy: ActionPolicy, rewards: Tensor) -> PolicyMeasures:
-    """What a policy over few actions with known ``rewards (K,)`` earns, exactly."""
-    check_module(policy=policy)
-    log_p = policy.log_probabilities()  # (S, K)
-    check_shapes(rewards=(rewards, str(log_p.shape[1])))
-    p = log_p.exp()
-    leaving = (p * (log_p - policy.log_reference)).sum(1).mean()
-    return PolicyMeasures((p @ rewards.to(p)).mean().item(), leaving.item(), -(p * log_p).sum(1).mean().item())

@@ -156,8 +156,10 @@ def sparse_preference_loss(
     check_type(TokenWeights, weights_chosen=weights_chosen, weights_rejected=weights_rejected)
     sums = []
     for name, terms, weights in (("chosen", chosen, weights_chosen), ("rejected", rejected, weights_rejected)):
-        named = {f"weights_{name}.{field}": value for field, value in zip(weights._fields, weights, strict=True)}
-        measured = {f"{name}.log_ratio": terms.log_ratio, f"{name}.divergence": terms.divergence}
+        named: dict[str, Any] = {
+            f"weights_{name}.{field}": value for field, value in zip(weights._fields, weights, strict=True)
+        }
+        measured: dict[str, Any] = {f"{name}.log_ratio": terms.log_ratio, f"{name}.divergence": terms.divergence}
         check_shapes(
             **{key: (value, "n T") for key, value in (named | measured).items()},
             **{f"{name}.valid": (terms.valid, "n T", bool)},
@@ -370,6 +372,6 @@ class SparsePO(nn.Module):
         prices = {"lambda_u": self.lambda_u, "lambda_d": self.lambda_d}
         return sparse_preference_loss(terms_c, terms_r, weights_c, weights_r, self.beta, **prices)
 
-    def forward(self, *batch: Tensor | None, generator: torch.Generator | None = None) -> SparsePreference:
+    def forward(self, *batch: Any, generator: torch.Generator | None = None) -> SparsePreference:
         """As a criterion: the loss."""
         return self.loss(*batch, generator=generator)

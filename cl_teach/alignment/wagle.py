@@ -22,26 +22,23 @@ second says what the weight does for the rest. The mask goes with any unlearning
 Paper versus code. (1) The code ranks by :math:`|S|`; whether the paper means the signed score could not be verified, as
 its body was not read. The derivation above is our own and gives the code's formula. (2) The code sums gradients over
 batches, so the number of batches scales :math:`g_r` against the weights; here a mean is the default. (3) The code's
-gamma of 1e-6 makes the second term dominate unless the retain gradient is tiny. (4) For a curvature per weight the code
-squares a sum of gradients; here it is the mean of squares. (5) The released NPO takes one ratio for a whole batch from
-mean token losses; here each sequence has its own, from sums. (6) The code masks gradients, so that weight decay still
-moves masked weights; here they are put back after each step, whatever the optimizer did. (7) Pinned here:
-`forget_bound` stops GradDiff's push once the forget loss has reached it. The example is
+gamma of 1e-6 makes the second term dominate unless the retain gradient is tiny. (4) For a curvature per weight
+(`cl_teach.core.gradients`) the code squares a sum of gradients; here it is the mean of squares. (5) The released NPO
+takes one ratio for a whole batch from mean token losses; here each sequence has its own, from sums. (6) The code masks
+gradients, so that weight decay still moves masked weights; here they are put back after each step, whatever the
+optimizer did. (7) Pinned here: `forget_bound` stops GradDiff's push once the forget loss has reached it. The example is
 `cl_teach.datasets.named_facts`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
 
 from ..core.checks import (
-    check_batch,
-    check_callable,
     check_choice,
     check_count,
     check_entries,
@@ -51,9 +48,9 @@ from ..core.checks import (
     check_positive,
     check_shapes,
     check_type,
-    finite_result,
 )
 from ..core.frozen import FrozenCopy, evaluating
+from ..core.gradients import Named, check_named, loss_gradients
 from ..core.precision import full_precision
 from ..datasets.facts import named_facts  # noqa: F401 - the example begins with it
 from ..models.sequence import read_tokens, token_log_probability
@@ -65,63 +62,14 @@ __all__ = [
     "attribution",
     "grad_diff",
     "keep_largest",
-    "loss_gradients",
     "mean_token_loss",
     "npo",
-    "retain_curvature",
     "with_retain",
 ]
 
 OBJECTIVES = ("grad_diff", "npo", "po")
 # The product of two such numbers stays in the range of float32.
 LARGEST = 1e18
-Named = Mapping[str, Tensor]
-
-
-def loss_gradients(
-    loss: Callable[[Any], Tensor], parameters: Named, batches: Iterable[Any], *, reduction: str = "mean"
-) -> dict[str, Tensor]:
-    """Gradient of a loss over batches, for every named parameter.
-
-    Args:
-        loss: batch to scalar, a function of the parameters.
-        parameters: by name, see ``nn.Module.named_parameters``.
-        batches: at least one.
-        reduction: "mean" or "sum" over batches.
-    """
-    check_callable(loss=loss)
-    _check_named("parameters", parameters)
-    check_choice(("mean", "sum"), reduction=reduction)
-    if not isinstance(batches, Iterable):
-        raise TypeError(f"batches: expected something to go through, got {type(batches).__name__}")
-    for name, leaf in parameters.items():
-        if not leaf.requires_grad:
-            raise ValueError(f"parameters[{name!r}]: expected a tensor that requires a gradient, got one that does not")
-    names, leaves, count = list(parameters), list(parameters.values()), 0
-    total = [torch.zeros_like(leaf) for leaf in leaves]
-    for batch in batches:
-        found = torch.autograd.grad(loss(batch), leaves, allow_unused=True, materialize_grads=True)
-        total, count = [a + b for a, b in zip(total, found, strict=True)], count + 1
-    check_batch(count, 1, name="batches", why="to have a gradient")
-    for name, x in zip(names, total, strict=True):
-        finite_result(x, loss="its gradient", batches=count, **{f"parameters[{name!r}]": parameters[name]})
-    return {name: x / count if reduction == "mean" else x for name, x in zip(names, total, strict=True)}
-
-
-def retain_curvature(
-    loss: Callable[[Any], Tensor], parameters: Named, batches: Iterable[Any], *, floor: float = 1e-8
-) -> dict[str, Tensor]:
-    """Gauss-Newton stand-in for the diagonal curvature: mean over batches of squared gradients, at least ``floor``.
-
-    With batches of one sample this is the empirical Fisher information; its mean over weights helps to choose gamma.
-    """
-    check_positive(floor=floor)
-    _check_named("parameters", parameters)
-    if not isinstance(batches, Iterable):
-        raise TypeError(f"batches: expected something to go through, got {type(batches).__name__}")
-    squares = [{k: g.square() for k, g in loss_gradients(loss, parameters, [b]).items()} for b in batches]
-    check_batch(len(squares), 1, name="batches", why="to have a gradient")
-    return {name: torch.stack([s[name] for s in squares]).mean(0).clamp(min=floor) for name in parameters}
 
 
 @full_precision
@@ -144,11 +92,11 @@ def attribution(parameters: Named, forget: Named, retain: Named, gamma: float | 
         >>> keep_largest(attribution(theta, forget, retain, gamma=1.0), 0.5)["w"].tolist()
         [False, True]
     """
-    _check_named("parameters", parameters)
+    check_named("parameters", parameters)
     for name, given in (("forget", forget), ("retain", retain)):
-        _check_named(name, given, parameters)
+        check_named(name, given, parameters)
     if isinstance(gamma, Mapping):
-        _check_named("gamma", gamma, parameters)
+        check_named("gamma", gamma, parameters)
         check_entries(0, math.inf, open_low=True, **{f"gamma[{key!r}]": value for key, value in gamma.items()})
     elif not (isinstance(gamma, float) and gamma == math.inf):
         check_positive(gamma=gamma)
@@ -168,7 +116,7 @@ def keep_largest(scores: Named, ratio: float) -> dict[str, Tensor]:
         scores: by name; of equal ones the first in order comes first.
         ratio: in [0, 1]; floor(ratio P) of P weights are kept.
     """
-    _check_named("scores", scores)
+    check_named("scores", scores)
     check_in_range(0, 1, ratio=ratio)
     kept = _largest(torch.cat([score.flatten() for score in scores.values()]), ratio)
     return _split(kept, scores)
@@ -184,20 +132,6 @@ def _largest(scores: Tensor, ratio: float) -> Tensor:
 def _split(flat: Tensor, like: Named) -> dict[str, Tensor]:
     parts = flat.split([x.numel() for x in like.values()])
     return {name: part.view(x.shape) for (name, x), part in zip(like.items(), parts, strict=True)}
-
-
-def _check_named(name: str, tensors: Named, like: Named | None = None) -> None:
-    """Check tensors by name: floating, finite, of moderate size, and as those they belong to."""
-    check_type(Mapping, **{name: tensors})
-    if not tensors or (like is not None and set(tensors) != set(like)):
-        wanted = "at least one tensor" if like is None else "a tensor under every name of the parameters"
-        raise ValueError(f"{name}: expected {wanted}, got {sorted(map(str, tensors))}")
-    check_shapes(**{f"{name}[{key!r}]": (x, "...") for key, x in tensors.items()})
-    check_entries(-LARGEST, LARGEST, **{f"{name}[{key!r}]": x for key, x in tensors.items()})
-    for key, x in (like or {}).items():
-        if tensors[key].shape != x.shape:
-            both = f"parameters[{key!r}], {name}[{key!r}]"
-            raise ValueError(f"{both}: expected equal shapes, got {tuple(x.shape)} and {tuple(tensors[key].shape)}")
 
 
 @full_precision
@@ -251,6 +185,13 @@ class Unlearning(nn.Module):
     vector ``score (P,)`` and ``kept (P,)``; the properties ``scores`` and ``masks`` give them by name.
 
     Source: Jia et al. (2024), mask before unlearning.
+
+    Example:
+        >>> from cl_teach.models import LanguageModel
+        >>> facts, model = named_facts(10, 2, 3), LanguageModel(16, 8)
+        >>> method = Unlearning(model, facts.tokens[facts.forget], facts.tokens[~facts.forget], ratio=0.2)
+        >>> int(method.kept.sum()) == int(0.2 * sum(p.numel() for p in model.parameters()))
+        True
     """
 
     score: Tensor
@@ -299,11 +240,9 @@ class Unlearning(nn.Module):
         self.forget_bound, self.refusal = forget_bound, refusal
         parameters = dict(model.named_parameters())
         with evaluating(model):
-            gradients = [
-                loss_gradients(lambda x, name=name: -_answers(model, name, x).mean(), parameters, [x])
-                for name, x in (("forget", forget), ("retain", retain))
-            ]
-        scores = attribution(parameters, *gradients, gamma)
+            to_forget = loss_gradients(lambda x: -_answers(model, "forget", x).mean(), parameters, [forget])
+            to_retain = loss_gradients(lambda x: -_answers(model, "retain", x).mean(), parameters, [retain])
+        scores = attribution(parameters, to_forget, to_retain, gamma)
         self.register_buffer("score", torch.cat([x.flatten() for x in scores.values()]))
         self.register_buffer("kept", _largest(self.score, ratio))
 

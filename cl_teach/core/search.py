@@ -104,7 +104,7 @@ def nelder_mead(
         cache.append((point.clone(), fresh))
         return fresh
 
-    points, history = list(simplex.detach()), []
+    points, history = list(simplex.detach()), list[Tensor]()
     values = [value(point) for point in points]
     while len(cache) < max_evaluations and len(history) < max_iterations:
         order = sorted(range(len(points)), key=values.__getitem__)  # stable

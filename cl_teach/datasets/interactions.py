@@ -168,11 +168,8 @@ def community_graph(
     if not sizes:
         raise ValueError("sizes: expected at least one block, got none")
     check_count(features=features, **{f"sizes[{i}]": s for i, s in enumerate(sizes)})
-    if isinstance(inside, list | tuple):
-        densities = check_numbers("inside", inside)
-    else:
-        check_in_range(0, 1, inside=inside)
-        densities = torch.full((len(sizes),), float(inside), dtype=torch.float64)
+    several = inside if isinstance(inside, list | tuple) else [inside] * len(sizes)
+    densities = check_numbers("inside", several)
     if len(densities) != len(sizes):
         raise ValueError(f"inside: expected one density or {len(sizes)}, one a block, got {len(densities)}")
     check_entries(0, 1, inside=densities)

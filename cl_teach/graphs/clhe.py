@@ -37,7 +37,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -249,7 +249,7 @@ def clhe_terms(
     check_type((list, tuple), views=views)
     if len(views) != 2:
         raise ValueError(f"views: expected two, got {len(views)}")
-    named = {"encoded": encoded, "decoded": decoded, "views[0]": views[0], "views[1]": views[1]}
+    named: dict[str, Any] = {"encoded": encoded, "decoded": decoded, "views[0]": views[0], "views[1]": views[1]}
     check_shapes(**{name: (x, "n d") for name, x in named.items()})
     check_entries(-LARGEST, LARGEST, **named)
     check_callable(bundle_encoder=bundle_encoder)
@@ -300,8 +300,10 @@ class Descriptions(nn.Module):
         check_type((list, tuple), sources=sources)
         if len(sources) != 3:
             raise ValueError(f"sources: expected content, text and vectors of feedback, got {len(sources)}")
-        check_shapes(**{f"sources[{k}]": (x, f"n width{k}") for k, x in enumerate(sources)}, warm=(warm, "n", bool))
-        check_entries(-LARGEST, LARGEST, **{f"sources[{k}]": x for k, x in enumerate(sources)})
+        named: dict[str, Any] = {f"sources[{k}]": x for k, x in enumerate(sources)}
+        shapes = {name: (x, f"n width{k}") for k, (name, x) in enumerate(named.items())}
+        check_shapes(**shapes, warm=(warm, "n", bool))
+        check_entries(-LARGEST, LARGEST, **named)
         for k, source in enumerate(sources):
             self.register_buffer(f"source_{k}", source)
         self.register_buffer("warm", warm)

@@ -327,13 +327,15 @@ class ColdStart(nn.Module):
         """Fused vectors of users ``(n,)``; in training with fields hidden at random."""
         check_shapes(users=(users, "n", int))
         users = check_labels(users, name="users", num_classes=len(self.user_fields))
-        return self._fuse(*self.users(self.user_fields[users]), generator)
+        fields, present = self.users(self.user_fields[users])
+        return self._fuse(fields, present, generator)
 
     def fuse_items(self, items: Tensor, *, generator: torch.Generator | None = None) -> Fused:
         """Fused vectors of items ``(n,)``."""
         check_shapes(items=(items, "n", int))
         items = check_labels(items, name="items", num_classes=len(self.item_fields))
-        return self._fuse(*self.items(self.item_fields[items]), generator)
+        fields, present = self.items(self.item_fields[items])
+        return self._fuse(fields, present, generator)
 
     def forward(self, users: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
         """Vectors ``(n, d)`` of users ``(n,)`` and ``(m, d)`` of items ``(m,)``; call it in evaluation mode."""

@@ -34,7 +34,7 @@ the old code has a hinge, and its layer-wise form is linear and without residual
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -57,6 +57,7 @@ from ..core.interactions import draw_unseen
 from ..core.precision import full_precision
 from ..core.ranking import bpr
 from ..core.similarity import cosine_similarity, self_mask
+from ..models.graph import normalize_interactions
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -71,7 +72,6 @@ __all__ = [
     "layerwise_contrast",
     "lightgcl",
     "low_rank_view",
-    "normalize_interactions",
     "propagate",
 ]
 
@@ -124,21 +124,6 @@ class LightGCLTerms(NamedTuple):
     loss: Tensor
     recommendation: Tensor
     contrast: Tensor
-
-
-def normalize_interactions(interactions: Tensor) -> Tensor:
-    r"""Scale an interaction matrix by both degrees, :math:`R_{ij}/\sqrt{\deg i\,\deg j}`.
-
-    Args:
-        interactions: ``(I, J)`` boolean.
-
-    Returns:
-        ``(I, J)`` of the default dtype; rows and columns without an entry stay zero.
-    """
-    check_shapes(interactions=(interactions, "I J", bool))
-    r = interactions.to(torch.get_default_dtype())
-    users, items = r.sum(1, keepdim=True).clamp_min(1), r.sum(0, keepdim=True).clamp_min(1)
-    return r / (users * items).sqrt()
 
 
 @full_precision
@@ -201,10 +186,12 @@ def propagate(
     check_shapes(**{"tables.users": (users, "I d"), "tables.items": (items, "J d")}, adjacency=(adjacency, "I J"))
     shapes = [(len(users), 0), (0,), (len(items), 0)]
     if [tuple(getattr(x, "shape", ())) for x in view] != shapes:  # of rank 0, which is legal
-        named = {"view.u": (view.u, "I q"), "view.s": (view.s, "q"), "view.v": (view.v, "J q")}
-        check_shapes(adjacency=(adjacency, "I J"), **named)
-        check_entries(-LARGEST, LARGEST, **{name: x for name, (x, _) in named.items()})
-    check_entries(-LARGEST, LARGEST, **{"tables.users": users, "tables.items": items}, adjacency=adjacency)
+        named: dict[str, Any] = {"view.u": view.u, "view.s": view.s, "view.v": view.v}
+        wanted = {name: (x, shape) for (name, x), shape in zip(named.items(), ("I q", "q", "J q"), strict=True)}
+        check_shapes(adjacency=(adjacency, "I J"), **wanted)
+        check_entries(-LARGEST, LARGEST, **named)
+    both: dict[str, Any] = {"tables.users": users, "tables.items": items}
+    check_entries(-LARGEST, LARGEST, **both, adjacency=adjacency)
     check_count(layers=layers)
     check_in_range(-1, 1, slope=slope)
     check_flag(residual=residual)
@@ -444,10 +431,10 @@ def _check_layers(layers: Layers) -> None:
     sizes = {name: len(stack) for name, stack in layers._asdict().items()}
     if sizes["local"] < 1 or sizes["global_"] != sizes["local"] or sizes["carried"] != sizes["local"] + 1:
         raise ValueError(f"layers: expected L + 1 carried, L local and L global ones, L at least 1, got {sizes}")
-    specs, tables = {}, {}
+    specs: dict[str, Any] = {}
     for name, stack in layers._asdict().items():
         for i, (users, items) in enumerate(stack):
             specs[f"layers.{name}[{i}].users"], specs[f"layers.{name}[{i}].items"] = (users, "I d"), (items, "J d")
     check_shapes(**specs)
-    tables = {name: x for name, (x, _) in specs.items()}
+    tables: dict[str, Any] = {name: x for name, (x, _) in specs.items()}
     check_entries(-LARGEST, LARGEST, **tables)

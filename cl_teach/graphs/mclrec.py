@@ -45,7 +45,6 @@ from ..core.checks import (
     check_choice,
     check_count,
     check_flag,
-    check_generator,
     check_in_range,
     check_labels,
     check_positive,
@@ -57,21 +56,18 @@ from ..core.contrast import REDUCTIONS, check_temperature, softmax_contrast
 from ..core.frozen import evaluating
 from ..core.precision import full_precision
 from ..core.similarity import normalize, other_view_mask, self_mask
-from ..models.item_sequences import SequenceEncoder, check_sequences
+from ..models.item_sequences import SequenceEncoder, augment_sequences, check_sequences
 
 __all__ = [
     "Augmenter",
     "MCLRec",
     "MCLRecTerms",
-    "augment_sequences",
     "inner_product_nt_xent",
     "margin_regularizer",
     "mclrec_terms",
 ]
 
 SCOPES = ("row", "batch")
-# A shuffled span is this share of a sequence.
-SHUFFLED = 0.8
 LARGEST = 1e15
 
 
@@ -187,42 +183,6 @@ class Augmenter(nn.Module):
         """Unit rows."""
         check_shapes(h=(h, f"B {self.first.in_features}"))
         return normalize(self.third(F.gelu(self.second(F.gelu(self.first(h.to(self.first.weight)))))))
-
-
-def augment_sequences(sequences: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """One of three operations a sequence, drawn evenly: crop to a half, mask a half, shuffle a span of four fifths.
-
-    Args:
-        sequences: ``(B, T)`` item ids, 0 is padding on the left.
-        generator: on the CPU.
-
-    Returns:
-        ``(B, T)``; cropped sequences are padded on the left, masked items become 0.
-    """
-    sequences = check_sequences(sequences)
-    check_generator(generator)
-    ids = sequences.cpu()
-    b, t = ids.shape
-    length = (ids > 0).sum(1, keepdim=True)  # (B, 1), at least 1
-    place = torch.arange(t)[None, :] - (t - length)  # (B, T), counts from 0 at the first item
-    start, noise, choice = (torch.rand(b, k, generator=generator) for k in (1, t, 1))
-
-    span = (length / 2).long().clamp_min(1)  # crop: keep `span` items from a random first one, moved to the right end
-    first = (start * (length - span + 1)).long()
-    source = torch.arange(t)[None, :] - (t - span) + (t - length) + first
-    cropped = torch.where(torch.arange(t) >= t - span, ids.gather(1, source.clamp(0, t - 1)), 0)
-
-    rank = noise.masked_fill(place < 0, 2.0).argsort(1).argsort(1)  # mask: the items of lowest noise, never all
-    masked = torch.where(rank < length // 2, 0, ids)
-
-    span = (SHUFFLED * length).long()  # shuffle: sort a span by noise, leave every other place where it is
-    first = (start * (length - span + 1)).long()
-    inside = (place >= first) & (place < first + span)
-    key = torch.where(inside, (t - length + first) + noise, torch.arange(t).float())
-    shuffled = ids.gather(1, key.argsort(dim=1, stable=True))
-
-    kind = (choice * 3).long()
-    return torch.where(kind == 0, cropped, torch.where(kind == 1, masked, shuffled)).to(sequences.device)
 
 
 class MCLRec(nn.Module):

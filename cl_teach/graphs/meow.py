@@ -39,7 +39,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from sklearn.cluster import KMeans
@@ -159,10 +159,12 @@ def prototype_loss(anchors: Tensor, clusters: Clusters, *, plain: bool = False) 
             raise ValueError(f"clusters.{name}: expected {wanted}, one a clustering, got {len(given)}")
     losses = []
     for t, (assignment, prototypes, phi) in enumerate(zip(*clusters, strict=True)):
-        names = f"clusters.prototypes[{t}]", f"clusters.concentrations[{t}]"
-        check_shapes(anchors=(anchors, "N d"), **{names[0]: (prototypes, "K d"), names[1]: (phi, "K")})
-        check_entries(-LONGEST, LONGEST, **{names[0]: prototypes})
-        check_entries(0, math.inf, open_low=True, **{names[1]: phi})
+        centers: dict[str, Any] = {f"clusters.prototypes[{t}]": prototypes}
+        widths: dict[str, Any] = {f"clusters.concentrations[{t}]": phi}
+        shapes = {name: (x, "K d") for name, x in centers.items()} | {name: (x, "K") for name, x in widths.items()}
+        check_shapes(anchors=(anchors, "N d"), **shapes)
+        check_entries(-LONGEST, LONGEST, **centers)
+        check_entries(0, math.inf, open_low=True, **widths)
         own = check_labels(assignment, name="clusters.assignments", num_classes=len(prototypes))
         logits = anchors @ prototypes.detach().mT / phi.detach()  # (N, K)
         offset = 0.0 if plain else math.log(len(anchors) / len(prototypes))
@@ -271,6 +273,8 @@ class MEOW(nn.Module):
     One step (full batch): ``loss()`` and Adam. A call gives what is kept, the fine view before the projection; make it
     in evaluation mode. State: the networks, and the graph with its masked copy.
     """
+
+    given: Tensor | None
 
     def __init__(
         self,

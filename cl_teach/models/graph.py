@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from ..core.checks import check_count, check_entries, check_flag, check_labels, check_shapes, check_square
 from ..core.precision import full_precision
 
-__all__ = ["GCN", "gcn_matrix", "mean_matrix", "scale_by_degrees"]
+__all__ = ["GCN", "gcn_matrix", "mean_matrix", "normalize_interactions", "scale_by_degrees"]
 
 # Sums of rows of larger entries leave the range of float32.
 LARGEST = 1e30
@@ -59,6 +59,21 @@ def scale_by_degrees(adjacency: Tensor, *, self_loops: bool = True) -> Tensor:
     degree = a.sum(1)
     root = degree.where(degree > 0, 1.0).sqrt()
     return a / (root[:, None] * root[None, :])
+
+
+def normalize_interactions(interactions: Tensor) -> Tensor:
+    r"""Scale an interaction matrix by both degrees, :math:`R_{ij}/\sqrt{\deg i\,\deg j}`.
+
+    Args:
+        interactions: ``(I, J)`` boolean.
+
+    Returns:
+        ``(I, J)`` of the default dtype; rows and columns without an entry stay zero.
+    """
+    check_shapes(interactions=(interactions, "I J", bool))
+    r = interactions.to(torch.get_default_dtype())
+    users, items = r.sum(1, keepdim=True).clamp_min(1), r.sum(0, keepdim=True).clamp_min(1)
+    return r / (users * items).sqrt()
 
 
 @full_precision

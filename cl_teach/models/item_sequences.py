@@ -1,16 +1,18 @@
-"""An encoder of what a user met, in order."""
+"""What a user met, in order: random changes of it, and an encoder."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_count, check_in_range, check_labels, check_shapes
+from ..core.checks import check_count, check_generator, check_in_range, check_labels, check_shapes
 from ..core.similarity import self_mask
 
-__all__ = ["SequenceEncoder"]
+__all__ = ["SequenceEncoder", "augment_sequences"]
 
 HEADS = 2
+# A shuffled span is this share of a sequence.
+SHUFFLED = 0.8
 
 
 def check_sequences(sequences: Tensor, *, name: str = "sequences") -> Tensor:
@@ -21,6 +23,42 @@ def check_sequences(sequences: Tensor, *, name: str = "sequences") -> Tensor:
         row = int((~(sequences > 0).any(1)).nonzero()[0])
         raise ValueError(f"{name}: expected an item in every row, got none in row {row}")
     return sequences
+
+
+def augment_sequences(sequences: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """One of three operations a sequence, drawn evenly: crop to a half, mask a half, shuffle a span of four fifths.
+
+    Args:
+        sequences: ``(B, T)`` item ids, 0 is padding on the left.
+        generator: on the CPU.
+
+    Returns:
+        ``(B, T)``; cropped sequences are padded on the left, masked items become 0.
+    """
+    sequences = check_sequences(sequences)
+    check_generator(generator)
+    ids = sequences.cpu()
+    b, t = ids.shape
+    length = (ids > 0).sum(1, keepdim=True)  # (B, 1), at least 1
+    place = torch.arange(t)[None, :] - (t - length)  # (B, T), counts from 0 at the first item
+    start, noise, choice = (torch.rand(b, k, generator=generator) for k in (1, t, 1))
+
+    span = (length / 2).long().clamp_min(1)  # crop: keep `span` items from a random first one, moved to the right end
+    first = (start * (length - span + 1)).long()
+    source = torch.arange(t)[None, :] - (t - span) + (t - length) + first
+    cropped = torch.where(torch.arange(t) >= t - span, ids.gather(1, source.clamp(0, t - 1)), 0)
+
+    rank = noise.masked_fill(place < 0, 2.0).argsort(1).argsort(1)  # mask: the items of lowest noise, never all
+    masked = torch.where(rank < length // 2, 0, ids)
+
+    span = (SHUFFLED * length).long()  # shuffle: sort a span by noise, leave every other place where it is
+    first = (start * (length - span + 1)).long()
+    inside = (place >= first) & (place < first + span)
+    key = torch.where(inside, (t - length + first) + noise, torch.arange(t).float())
+    shuffled = ids.gather(1, key.argsort(dim=1, stable=True))
+
+    kind = (choice * 3).long()
+    return torch.where(kind == 0, cropped, torch.where(kind == 1, masked, shuffled)).to(sequences.device)
 
 
 class SequenceEncoder(nn.Module):

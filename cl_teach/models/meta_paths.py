@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -151,4 +151,5 @@ def _check_paths(targets: Tensor, paths: Sequence[MetaPath]) -> None:
         check_type(MetaPath, **{f"paths[{p}]": path})
         names = f"paths[{p}].incidence", f"paths[{p}].features"
         check_shapes(targets=(targets, "N f"), **{names[0]: (path.incidence, "N M"), names[1]: (path.features, "M g")})
-        check_entries(0, 1, **{names[0]: path.incidence})
+        links: dict[str, Any] = {names[0]: path.incidence}
+        check_entries(0, 1, **links)

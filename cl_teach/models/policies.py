@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_count, check_entries, check_generator, check_labels, check_positive, check_shapes
+from ..core.checks import (
+    check_count,
+    check_entries,
+    check_generator,
+    check_labels,
+    check_positive,
+    check_shapes,
+    check_type,
+)
 from .language_model import LanguageModel
 from .sequence import token_log_probability
 
-__all__ = ["ActionPolicy", "TokenPolicy", "bumps"]
+__all__ = ["ActionPolicy", "PolicyMeasures", "TokenPolicy", "bumps", "measure"]
 
 
 def bumps(actions: int = 100, count: int = 25, *, width: float = 1.0) -> Tensor:
@@ -126,3 +136,22 @@ class TokenPolicy(nn.Module):
 
     def _logits(self, tokens: Tensor) -> Tensor:
         return self.log_reference + self.model(tokens)[1][..., : len(self.log_reference)]
+
+
+class PolicyMeasures(NamedTuple):
+    """Means over states: expected ``reward``, ``divergence`` KL(pi || reference) and ``entropy``."""
+
+    reward: float
+    divergence: float
+    entropy: float
+
+
+@torch.no_grad()
+def measure(policy: ActionPolicy, rewards: Tensor) -> PolicyMeasures:
+    """What a policy over few actions with known ``rewards (K,)`` earns, exactly."""
+    check_type(ActionPolicy, policy=policy)
+    log_p = policy.log_probabilities()  # (S, K)
+    check_shapes(rewards=(rewards, str(log_p.shape[1])))
+    p = log_p.exp()
+    leaving = (p * (log_p - policy.log_reference)).sum(1).mean()
+    return PolicyMeasures((p @ rewards.to(p)).mean().item(), leaving.item(), -(p * log_p).sum(1).mean().item())

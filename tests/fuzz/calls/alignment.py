@@ -14,7 +14,7 @@ from cl_teach.alignment import (
     sparsepo,
     wagle,
 )
-from cl_teach.core import frozen, multipliers, policy_gradient, search
+from cl_teach.core import divergences, frozen, gradients, multipliers, policy_gradient, search
 from cl_teach.datasets import bandits, facts, preferences, redundant
 from cl_teach.models import activations, policies, sequence
 from cl_teach.models.language_model import LanguageModel
@@ -174,6 +174,8 @@ CALLS = {
     multipliers.Multipliers.update: [lambda k=k: (held(k), dict(to_go=normal(4, 2))) for k in ("inequality", "fixed")],
     # worlds
     bandits.peaked_bandit: lambda: dict(actions=6, center=4.0, width=1.0, draws=50, seed=0, device="cpu"),
+    bandits.PeakedBandit.reward: lambda: (bandits.peaked_bandit(6), dict(actions=whole(6, 3, 2))),
+    bandits.ProxyBandit.gold: lambda: (WORLD, dict(rewards=uniform(4, 2))),
     bandits.proxy_bandit: lambda: dict(
         actions=6, shared=0.5, noise=0.3, steepness=6.0, point=(0.6, 0.65), width=0.15, seed=0, device="cpu"
     ),
@@ -220,17 +222,17 @@ CALLS = {
     preference_ft.margins: lambda: FOUR | dict(minimum_gap=0.01),
     preference_ft.dpo: lambda: dict(margin=normal(5), beta=0.1),
     preference_ft.ipo: lambda: dict(margin=normal(5), target=2.0),
-    preference_ft.divergence: [
+    divergences.divergence: [
         lambda: dict(logits=normal(4), target=normal(4, seed=1).softmax(0), kind="forward"),
         lambda: dict(logits=normal(4), target=normal(4, seed=1).softmax(0), kind="reverse"),
     ],
-    preference_ft.divergence_gradient: lambda: dict(
+    divergences.divergence_gradient: lambda: dict(
         logits=normal(4), target=normal(4, seed=1).softmax(0), kind="reverse"
     ),
-    preference_ft.descend: lambda: dict(
+    divergences.descend: lambda: dict(
         logits=normal(4), target=normal(4, seed=1).softmax(0), kind="forward", step_size=0.5, steps=3
     ),
-    preference_ft.measure: lambda: dict(policy=policies.ActionPolicy(REFERENCE, 3), rewards=uniform(5)),
+    policies.measure: lambda: dict(policy=policies.ActionPolicy(REFERENCE, 3), rewards=uniform(5)),
     preference_ft.PreferenceTuning: lambda: dict(
         policy=policies.ActionPolicy(REFERENCE, 3), reward=reward, name="dpo", learning_rate=0.03
     ),
@@ -374,8 +376,8 @@ CALLS = {
     loss_reweighting.ReweightedTraining.step: lambda: (reweighted(), dict(tokens=TOKENS, valid=VALID)),
     loss_reweighting.ReweightedTraining.after_step: lambda: (reweighted(), {}),
     # WAGLE
-    wagle.loss_gradients: lambda: leaves() | dict(reduction="mean"),
-    wagle.retain_curvature: lambda: leaves() | dict(floor=1e-8),
+    gradients.loss_gradients: lambda: leaves() | dict(reduction="mean"),
+    gradients.squared_gradients: lambda: leaves() | dict(floor=1e-8),
     wagle.attribution: [
         lambda: dict(parameters=named(), forget=named(2), retain=named(4), gamma=0.5),
         lambda: dict(
@@ -421,7 +423,7 @@ EXEMPT = {
 }
 
 UNCHECKED = {
-    (wagle.loss_gradients, "batches"): "handed to the caller's loss as they are",
-    (wagle.retain_curvature, "batches"): "handed to the caller's loss as they are",
+    (gradients.loss_gradients, "batches"): "handed to the caller's loss as they are",
+    (gradients.squared_gradients, "batches"): "handed to the caller's loss as they are",
     (activations.recorded, "inputs"): "handed to the network as they are, floats of any size",
 }

@@ -17,7 +17,7 @@ EDGES = torch.tensor([[0, 1, 1, 2, 3, 4], [1, 0, 2, 1, 4, 3]])
 COMMUNITIES = torch.tensor([0, 0, 0, 1, 1])
 STRENGTH = csgcl.community_strength(EDGES, COMMUNITIES).float()
 MET = torch.tensor([[True, False, True, False], [False, True, False, False], [True, True, False, False]])
-VIEW = lightgcl.LowRank(*(x.contiguous() for x in lightgcl.low_rank_view(lightgcl.normalize_interactions(MET), 2)))
+VIEW = lightgcl.LowRank(*(x.contiguous() for x in lightgcl.low_rank_view(graph.normalize_interactions(MET), 2)))
 TABLES = lightgcl.Sides(normal(3, 2), normal(4, 2))
 BATCH = (torch.tensor([0, 1]), torch.tensor([0, 1]), torch.tensor([1, 3]))
 ASSIGNMENTS = torch.tensor([[0, 0, 1, 1], [0, 1, 2, 2]])
@@ -61,7 +61,7 @@ def csgcl_model() -> csgcl.CSGCL:
 
 def layers() -> lightgcl.Layers:
     """Two layers."""
-    return lightgcl.propagate(TABLES, lightgcl.normalize_interactions(MET), VIEW)
+    return lightgcl.propagate(TABLES, graph.normalize_interactions(MET), VIEW)
 
 
 def light(**settings: object) -> lightgcl.LightGCL:
@@ -270,7 +270,7 @@ CALLS = {
         for weights in ("clusters", "learned", "centered", "plain", uniform(4, 4))
     ],
     # LightGCL
-    lightgcl.normalize_interactions: lambda: dict(interactions=MET),
+    graph.normalize_interactions: lambda: dict(interactions=MET),
     lightgcl.low_rank_view: lambda: dict(adjacency=uniform(3, 4), rank=2),
     lightgcl.drop_edges: lambda: dict(adjacency=uniform(3, 4), rate=0.5, generator=generator()),
     lightgcl.propagate: lambda: dict(
@@ -290,6 +290,8 @@ CALLS = {
         lambda form=form: dict(layers=layers(), batch=BATCH, temperature=0.2, weight=0.2, decay=1e-3, form=form)
         for form in ("layerwise", "inner product")
     ],
+    lightgcl.Layers.local_sum: lambda: (layers(), {}),
+    lightgcl.Layers.global_sum: lambda: (layers(), {}),
     lightgcl.LightGCL: lambda: dict(
         interactions=MET,
         dim=2,
@@ -326,9 +328,13 @@ CALLS = {
         temperature=1.0,
         scope="batch",
     ),
+    mclrec.MCLRecTerms.augmenter_loss: lambda: (
+        mclrec.mclrec_terms(*(normal(4, 3, seed=i) for i in range(4))),
+        dict(weight=0.1),
+    ),
     mclrec.Augmenter: lambda: dict(dim=4, hidden=(3, 2)),
     mclrec.Augmenter.forward: lambda: (mclrec.Augmenter(4, (3, 2)), dict(h=normal(5, 4))),
-    mclrec.augment_sequences: lambda: dict(sequences=SEQUENCES, generator=generator()),
+    item_sequences.augment_sequences: lambda: dict(sequences=SEQUENCES, generator=generator()),
     mclrec.MCLRec: lambda: dict(
         encoder=encoder(),
         hidden=(4, 3),
@@ -360,6 +366,7 @@ CALLS = {
         cold_start.FusionGate(4, 3),
         dict(fields=normal(4, 3, 4), present=PRESENT),
     ),
+    cold_start.Fused.entropy: lambda: (cold_start.FusionGate(4, 3)(normal(4, 3, 4), PRESENT), {}),
     cold_start.hide_fields: lambda: dict(present=PRESENT, id_field=1, id_rate=0.3, rate=0.1, generator=generator()),
     cold_start.draw_batch: lambda: dict(met=MET, size=3, generator=generator()),
     cold_start.pair_contrast: lambda: dict(

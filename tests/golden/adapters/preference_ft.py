@@ -7,9 +7,6 @@ from helpers import UnknownQuantity, gradients, with_grad
 from cl_teach.alignment.preference_ft import (
     advantages,
     best_of_n,
-    descend,
-    divergence,
-    divergence_gradient,
     dpo,
     ipo,
     margins,
@@ -17,6 +14,7 @@ from cl_teach.alignment.preference_ft import (
     ppo,
     rwr,
 )
+from cl_teach.core.divergences import descend, divergence, divergence_gradient
 
 
 def preference_ft(quantity, inputs, params):

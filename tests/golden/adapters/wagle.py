@@ -9,11 +9,11 @@ from cl_teach.alignment.wagle import (
     attribution,
     grad_diff,
     keep_largest,
-    loss_gradients,
     mean_token_loss,
     npo,
     with_retain,
 )
+from cl_teach.core.gradients import loss_gradients
 from cl_teach.models.sequence import token_log_probability
 
 

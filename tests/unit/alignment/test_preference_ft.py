@@ -10,19 +10,16 @@ from cl_teach.alignment.preference_ft import (
     PreferenceTuning,
     advantages,
     best_of_n,
-    descend,
-    divergence,
-    divergence_gradient,
     dpo,
     ipo,
     margins,
-    measure,
     policy_gradient,
     ppo,
     rwr,
 )
+from cl_teach.core.divergences import descend, divergence, divergence_gradient
 from cl_teach.datasets.bandits import peaked_bandit
-from cl_teach.models.policies import ActionPolicy, TokenPolicy, bumps
+from cl_teach.models.policies import ActionPolicy, TokenPolicy, bumps, measure
 
 L, REF, OLD, R = draw(3, 4), draw(3, 4, seed=1), draw(3, 4, seed=2), draw(3, 4, seed=3)
 THETA = draw(3, 7, seed=4)

@@ -14,12 +14,11 @@ from cl_teach.alignment.wagle import (
     attribution,
     grad_diff,
     keep_largest,
-    loss_gradients,
     mean_token_loss,
     npo,
-    retain_curvature,
     with_retain,
 )
+from cl_teach.core.gradients import loss_gradients, squared_gradients
 from cl_teach.datasets.facts import named_facts
 from cl_teach.models.language_model import LanguageModel
 
@@ -87,12 +86,12 @@ def test_gradients_are_means_or_sums_over_batches_and_the_curvature_a_mean_of_sq
     total = loss_gradients(loss, theta, batches, reduction="sum")["w"]
     assert torch.allclose(total, torch.stack(batches).sum(0))
     assert torch.allclose(loss_gradients(loss, theta, batches)["w"], total / 4)
-    curvature = retain_curvature(loss, theta, batches)
+    curvature = squared_gradients(loss, theta, batches)
     assert torch.allclose(curvature["w"], torch.stack(batches).square().mean(0))
     gradient = {"w": torch.ones(3).double()}
     found = attribution(theta, gradient, gradient, curvature)["w"]
     assert torch.allclose(found, theta["w"] - 1 / curvature["w"])
-    assert retain_curvature(lambda b: 0 * loss(b), theta, batches)["w"].min() > 0
+    assert squared_gradients(lambda b: 0 * loss(b), theta, batches)["w"].min() > 0
 
 
 def test_npo_equals_its_loop_and_its_push_is_bounded():

@@ -19,9 +19,9 @@ from cl_teach.graphs.lightgcl import (
     layerwise_contrast,
     lightgcl,
     low_rank_view,
-    normalize_interactions,
     propagate,
 )
+from cl_teach.models.graph import normalize_interactions
 
 R = draw(6, 8) > 0.2
 A = normalize_interactions(R).double()

@@ -11,12 +11,11 @@ from cl_teach.datasets.interactions import item_sequences
 from cl_teach.graphs.mclrec import (
     Augmenter,
     MCLRec,
-    augment_sequences,
     inner_product_nt_xent,
     margin_regularizer,
     mclrec_terms,
 )
-from cl_teach.models.item_sequences import SequenceEncoder
+from cl_teach.models.item_sequences import SequenceEncoder, augment_sequences
 
 X, Y = draw(5, 4), draw(5, 4, seed=1)
 DATA = item_sequences(300, 40, 4, 8)
