@@ -190,7 +190,7 @@ def info_nce(
         positive: ``(n, d)``, row i belongs to query i.
         negatives: ``(k, d)`` shared by all queries (a queue), ``(n, k, d)`` own to each query, or None: then the
             positives of the other rows serve as negatives.
-        temperature: :math:`\tau > 0`.
+        temperature: :math:`\tau > 0`, one number, or one for each query ``(n, 1)``.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
@@ -203,14 +203,15 @@ def info_nce(
     """
     own = "n k d" if isinstance(negatives, Tensor) and negatives.ndim == 3 else "k d"
     check_shapes(query=(query, "n d"), positive=(positive, "n d"), negatives=(negatives, own + "?"))
-    check_temperature(temperature)
+    check_temperature(temperature, len(query))
     q, k = normalize(query), normalize(positive)
     if negatives is None:
         check_batch(len(q), 2, name="query", why="to have a negative (or pass negatives)")
         logits = q @ k.mT / temperature  # (n, n), the positive on the diagonal
         return softmax_contrast(logits, self_mask(len(q), q.device), reduction=reduction)
     others = (normalize(negatives) @ q[..., None]).squeeze(-1) if negatives.ndim == 3 else q @ normalize(negatives).mT
-    return one_positive_contrast((q * k).sum(1) / temperature, others / temperature, reduction=reduction)
+    own = (q * k).sum(1, keepdim=True) / temperature  # (n, 1)
+    return one_positive_contrast(own.squeeze(1), others / temperature, reduction=reduction)
 
 
 @full_precision
@@ -243,7 +244,8 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
     Args:
         z1: ``(N, d)`` first views, any scale (normalized here).
         z2: ``(N, d)`` second views; row i belongs to row i of ``z1``.
-        temperature: :math:`\tau > 0`; SimCLR uses 0.5 on CIFAR-10 and 0.1 on ImageNet.
+        temperature: :math:`\tau > 0`, one number, or one for each anchor ``(2N, 1)``. SimCLR uses 0.5 on CIFAR-10
+            and 0.1 on ImageNet.
         reduction: over the 2N anchors, first views first.
 
     Returns:
@@ -254,7 +256,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
         Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (2020), equation 1.
     """
     check_shapes(z1=(z1, "n d"), z2=(z2, "n d"))
-    check_temperature(temperature)
+    check_temperature(temperature, 2 * len(z1))
     check_choice(REDUCTIONS, reduction=reduction)
     check_batch(len(z1), 2, name="z1", why="to have a negative")
     n = len(z1)
@@ -284,7 +286,7 @@ def sup_con(
     Args:
         z: ``(m, d)`` embeddings, any scale (normalized here).
         labels: ``(m,)`` integer labels.
-        temperature: :math:`\tau > 0`.
+        temperature: :math:`\tau > 0`, one number, or one for each anchor ``(m, 1)``.
         variant: ``"out"`` (mean outside the logarithm, the authors' choice) or ``"in"``.
         reduction: over the m anchors.
 
@@ -298,7 +300,7 @@ def sup_con(
     """
     check_shapes(z=(z, "m d"), labels=(labels, "m", int))
     labels = check_labels(labels, len(z))
-    check_temperature(temperature)
+    check_temperature(temperature, len(z))
     check_choice(("out", "in"), variant=variant)
     check_choice(REDUCTIONS, reduction=reduction)
     _check_company(labels)
@@ -404,12 +406,21 @@ def reduce(loss: Tensor, reduction: str) -> Tensor:
     return loss.mean() if reduction == "mean" else loss.sum()
 
 
-def check_temperature(temperature: float | Tensor, *, name: str = "temperature") -> None:
+def check_temperature(temperature: float | Tensor, anchors: int | None = None, *, name: str = "temperature") -> None:
     """Check a temperature, a number or a 0-d tensor: above 0, and not so low that logits overflow.
+
+    Args:
+        temperature: to check.
+        anchors: where every anchor may have a temperature of its own, a column ``(anchors, 1)``, their number.
+        name: of the argument.
 
     Raises:
         ValueError: below 1e-30, where similarities divided by it leave the range of float32.
     """
+    if anchors is not None and isinstance(temperature, Tensor) and temperature.ndim > 0:
+        check_shapes(**{name: (temperature, f"{anchors} 1")})
+        check_entries(COLDEST, math.inf, **{name: temperature})
+        return
     number = check_number(name, temperature)
     if number is not None and not COLDEST <= number < math.inf:
         raise ValueError(f"{name}: expected a finite number greater than 0 (at least {COLDEST:g}), got {number:g}")
