@@ -83,6 +83,23 @@ def in_chunks(network: nn.Module, inputs: Tensor, chunk: int, *, freeze_statisti
     return torch.cat(embeddings)
 
 
+def embedded(network: nn.Module, views: Tensor, chunk: int | None, freeze_statistics: bool) -> Tensor:
+    """Embeddings in at least float32, all at once or in chunks; a misfit of network and images is told in a sentence."""
+    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), views.dtype)
+    views = views.to(dtype)
+    try:
+        z = network(views) if chunk is None else in_chunks(network, views, chunk, freeze_statistics=freeze_statistics)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, ValueError) as error:
+        if isinstance(error, ValueError) and not str(error).startswith("inputs"):
+            raise
+        raise ValueError(
+            f"images: encoder and head do not take views of shape {tuple(views.shape)} and {views.dtype} ({error})"
+        ) from error
+    return z.float() if z.dtype.itemsize < 4 else z
+
+
 class _Replay:
     """The contexts of the two passes: the first notes where the generators stand, the second puts them back there."""
 

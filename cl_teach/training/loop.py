@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -20,7 +20,7 @@ from ..core.checks import check_callable, check_count, check_flag, check_module,
 from .advice import knows_its_arguments
 from .batches import open_data
 from .checkpoints import Checkpoint
-from .chunks import in_chunks
+from .chunks import embedded
 from .generators import generators_of
 from .processes import average_gradients, gather, rank, send_state, world_size
 from .settings import device
@@ -272,25 +272,12 @@ def pretrain(
     network: nn.Module = nn.Sequential(encoder, head)
     if world_size() > 1 and torch.cuda.is_available():
         network = nn.SyncBatchNorm.convert_sync_batchnorm(network)
-    dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), None)
-    embed: Any = torch.compile(network) if compile else network
+    embed = cast(nn.Module, torch.compile(network)) if compile else network
 
     def step(*batch: Any) -> Any:
         # Both views in one pass: they share the statistics of batch normalization.
-        views = two_views(batch, augment, generator)
-        if dtype is not None:
-            views = views.to(dtype)
-        try:
-            z = embed(views) if chunk is None else in_chunks(embed, views, chunk, freeze_statistics=freeze_statistics)
-        except torch.OutOfMemoryError:
-            raise
-        except (RuntimeError, ValueError) as error:
-            if isinstance(error, ValueError) and not str(error).startswith("inputs"):
-                raise
-            raise ValueError(
-                f"images: encoder and head do not take views of shape {tuple(views.shape)} and {views.dtype} ({error})"
-            ) from error
-        z1, z2 = z.float().chunk(2) if z.dtype.itemsize < 4 else z.chunk(2)
+        views = two_views(batch, augment, generator)  # (2n, c, h, w)
+        z1, z2 = embedded(embed, views, chunk, freeze_statistics).chunk(2)  # (n, d) each
         return loss(gather(z1), gather(z2))
 
     return fit(network, step, pictures, seed=seed, **options)
