@@ -229,10 +229,13 @@ def check_batch(n: int, minimum: int, *, name: str, why: str) -> None:
 def check_number(name: str, value: Any) -> float | None:
     """The number that a setting or a 0-d tensor is; None inside ``torch.compile``, where no value is to be read."""
     if isinstance(value, Tensor):
-        if value.ndim > 0:
-            raise ValueError(f"{name}: expected one number, got a tensor of shape {tuple(value.shape)}")
         if value.dtype not in FLOATING and value.dtype not in WHOLE:
             raise TypeError(f"{name}: expected a number, got a tensor of {value.dtype}")
+        if value.ndim > 0:
+            _check_filled(name, value)
+            low, high = (x.item() for x in value.aminmax())
+            shape = tuple(value.shape)
+            raise ValueError(f"{name}: expected one number, got a tensor of shape {shape}, entries {low:g} to {high:g}")
         if torch.compiler.is_compiling():
             return None
         _check_has_values(name, value)
