@@ -242,7 +242,10 @@ def check_number(name: str, value: Any) -> float | None:
         return float(value.detach())
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}")
-    return float(value) if abs(value) < 1e300 else math.inf
+    try:
+        return float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return math.inf
 
 
 def check_positive(**scalars: float | Tensor) -> None:

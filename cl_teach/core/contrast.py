@@ -141,11 +141,13 @@ def weighted_contrast(
         8.0
     """
     check_shapes(logits=(logits, "n m"))
-    positives = positives.to(logits.dtype) if _is_mask(positives) else positives
-    candidates = candidates.to(logits.dtype) if _is_mask(candidates) else candidates
+    if _is_mask(positives):
+        positives = positives.to(logits.dtype)
+    if candidates is not None and _is_mask(candidates):
+        candidates = candidates.to(logits.dtype)
     check_shapes(logits=(logits, "n m"), positives=(positives, "n m"), candidates=(candidates, "n m?"))
     weights = {"positives": positives} | ({} if candidates is None else {"candidates": candidates})
-    check_entries(0, math.inf, **weights)
+    check_entries(0, math.inf, open_low=False, **weights)
     check_choice(("out", "in"), variant=variant)
     check_choice(REDUCTIONS, reduction=reduction)
     for name, weight in weights.items():
@@ -201,8 +203,8 @@ def info_nce(
         van den Oord et al., Representation Learning with Contrastive Predictive Coding (2018), equation 4;
         with a queue: He et al., Momentum Contrast (2020), equation 1.
     """
-    own = "n k d" if isinstance(negatives, Tensor) and negatives.ndim == 3 else "k d"
-    check_shapes(query=(query, "n d"), positive=(positive, "n d"), negatives=(negatives, own + "?"))
+    sets = "n k d?" if isinstance(negatives, Tensor) and negatives.ndim == 3 else "k d?"
+    check_shapes(query=(query, "n d"), positive=(positive, "n d"), negatives=(negatives, sets))
     check_temperature(temperature, len(query))
     q, k = normalize(query), normalize(positive)
     if negatives is None:
@@ -419,7 +421,7 @@ def check_temperature(temperature: float | Tensor, anchors: int | None = None, *
     """
     if anchors is not None and isinstance(temperature, Tensor) and temperature.ndim > 0:
         check_shapes(**{name: (temperature, f"{anchors} 1")})
-        check_entries(COLDEST, math.inf, **{name: temperature})
+        check_entries(COLDEST, math.inf, open_low=False, **{name: temperature})
         return
     number = check_number(name, temperature)
     if number is not None and not COLDEST <= number < math.inf:
