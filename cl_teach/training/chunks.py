@@ -84,7 +84,7 @@ def in_chunks(network: nn.Module, inputs: Tensor, chunk: int, *, freeze_statisti
 
 
 def embedded(network: nn.Module, views: Tensor, chunk: int | None, freeze_statistics: bool) -> Tensor:
-    """Embeddings in at least float32, all at once or in chunks; a misfit of network and images is told in a sentence."""
+    """Embeddings in at least float32, all at once or in chunks; a misfit of network and images becomes a sentence."""
     dtype = next((p.dtype for p in network.parameters() if p.is_floating_point()), views.dtype)
     views = views.to(dtype)
     try:

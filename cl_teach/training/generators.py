@@ -33,6 +33,7 @@ def generators_of(*objects: Any) -> list[Generator]:
         *objects: networks, functions, anything.
 
     Example:
+        >>> import torch
         >>> noise = torch.Generator()
         >>> generators_of(lambda x: x + torch.rand(x.shape, generator=noise)) == [noise]
         True

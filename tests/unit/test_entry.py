@@ -9,7 +9,7 @@ import cl_teach
 
 
 def call(*arguments):
-    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=120)
+    result = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, timeout=300)
     assert result.returncode == 0, result.stderr[-2000:]
     return result.stdout
 
