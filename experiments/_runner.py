@@ -368,6 +368,9 @@ def write(experiment: Experiment, rows: Sequence[Row], root: Path | None) -> Non
             print(f"{claim.slug or experiment.slug} {claim.id}: not run", flush=True)
             continue
         slug, claim_id = claim.slug or experiment.slug, named(claim.id)
+        headline = claim.headline and at_scale(True, False, smoke=True)
+        if headline:
+            demote(slug, claim_id, root)
         arms = {words.partition(":")[0] for words in (claim.baseline, claim.method)}
         used = [r for r in rows if r["seed"] in seeds and ("derived" in arms or belongs(experiment, arms, r))]
         stored = {old.claim_id: old for old in evidence.load(slug, root=root)}
@@ -392,7 +395,7 @@ def write(experiment: Experiment, rows: Sequence[Row], root: Path | None) -> Non
             seconds=old.seconds if old and same else sum(row.get("seconds", 0.0) for row in used),
             device=old.device if old and same else None,  # the runs are the old ones: so is the machine
             origin=claim.origin,
-            headline=claim.headline and at_scale(True, False, smoke=True),
+            headline=headline,
             smallest_effect=claim.metric.smallest_effect,
             effect_reason=claim.metric.reason,
             looks=looks if len(seeds) in looks else (),
@@ -400,6 +403,15 @@ def write(experiment: Experiment, rows: Sequence[Row], root: Path | None) -> Non
             root=root,
         )
         print(f"{slug} {claim_id}: {result.finding}, {result.interval}", flush=True)
+
+
+def demote(slug: str, claim_id: str, root: Path | None) -> None:
+    """A slug has one headline: where the table has moved it to another claim, the old one yields."""
+    file = evidence._folder(root) / f"{slug}.json"
+    with evidence.files.locked(file):
+        records = evidence._read(file)
+        if any(each.headline and each.claim_id != claim_id for each in records):
+            evidence._write(file, slug, [replace(each, headline=each.claim_id == claim_id) for each in records])
 
 
 def belongs(experiment: Experiment, arms: Iterable[str], row: Row) -> bool:

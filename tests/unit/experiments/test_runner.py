@@ -231,6 +231,18 @@ def test_records_can_be_made_again_from_the_runs_and_keep_what_they_cost(
     assert (found.claim, found.seconds, found.device) == ("It is better.", 77.0, "another one")
 
 
+def test_a_headline_moves_with_the_table(runner: ModuleType, script: str, tmp_path: Path) -> None:
+    trial = Trials({"base": 0.0, "method": 2.0})
+    runner.run(script, experiment(runner, trial), root=tmp_path)
+    metric = runner.Metric("kNN accuracy", "knn", "points")
+    other = [runner.Claim("other", "It is better still.", metric, "base", "method", headline=True)]
+    runner.run(script, experiment(runner, trial, claims=other), root=tmp_path)
+    assert {each.claim_id: each.headline for each in evidence.load("toy", root=tmp_path)} == {
+        "better": False,
+        "other": True,
+    }
+
+
 def test_some_arms_run_anew_beside_stored_ones(runner: ModuleType, script: str, tmp_path: Path) -> None:
     runner.run(script, experiment(runner, Trials({"base": 0.0, "method": 2.0})), root=tmp_path)
     again = Trials({"base": 0.0, "method": -2.0})
