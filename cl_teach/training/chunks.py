@@ -65,7 +65,7 @@ def in_chunks(network: nn.Module, inputs: Tensor, chunk: int, *, freeze_statisti
         with _evaluating(list(normalizing.values())):
             try:
                 return network(rows)
-            except torch.OutOfMemoryError:
+            except torch.cuda.OutOfMemoryError:
                 raise
             except RuntimeError as error:
                 raise ValueError(
@@ -89,7 +89,7 @@ def embedded(network: nn.Module, views: Tensor, chunk: int | None, freeze_statis
     views = views.to(dtype)
     try:
         z = network(views) if chunk is None else in_chunks(network, views, chunk, freeze_statistics=freeze_statistics)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError) as error:
         if isinstance(error, ValueError) and not str(error).startswith("inputs"):
