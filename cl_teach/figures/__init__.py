@@ -2,7 +2,8 @@
 
 One palette (Okabe and Ito, made for color-blind readers), one color for one method through the whole book,
 direct labels instead of legends, all seeds drawn. Figures keep an opaque white face, so that they read in
-dark mode too. :mod:`.look` holds palette and style, :mod:`.movable` the slider, :mod:`.plots` the rest.
+dark mode too. :mod:`.look` holds palette and style, :mod:`.movable` the slider over stored pictures,
+:mod:`.play_html` and :mod:`.play_states` the playgrounds that compute in the page, :mod:`.plots` the rest.
 """
 
 from .look import (
@@ -24,6 +25,7 @@ from .look import (
     use_style,
 )
 from .movable import MAX_FRAMES, Frames, frames
+from .play_html import PLAYGROUNDS, Playground, play
 from .plots import circle, curves, image_grid, intervals, similarity_histogram
 
 __all__ = [
@@ -36,11 +38,13 @@ __all__ = [
     "MAX_FRAMES",
     "ORANGE",
     "PALETTE",
+    "PLAYGROUNDS",
     "PURPLE",
     "SKY",
     "STYLES",
     "VERMILLION",
     "Frames",
+    "Playground",
     "Style",
     "circle",
     "color",
@@ -48,6 +52,7 @@ __all__ = [
     "frames",
     "image_grid",
     "intervals",
+    "play",
     "similarity_histogram",
     "style",
     "use_style",
