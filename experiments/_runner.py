@@ -502,7 +502,7 @@ def run(
             evidence.save_runs(f"{name}-tuning", alike(tables[name]), root=root)
     for experiment, found in of:
         write(experiment, found, root)
-    progress.file.unlink()
+    progress.file.unlink(missing_ok=True)
     return root
 
 
