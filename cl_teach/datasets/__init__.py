@@ -30,6 +30,8 @@
 | `draw_scenes` | things in places, with their foreground | generated |
 | `draw_two_features`, `draw_factors`, `draw_subjects`, `draw_intervals` | vectors of known factors | generated |
 | `color_by_label`, `overlay_pattern` | pictures with a bias, or with a pattern on some | made from others |
+| `nested_blobs` | classes made of several clusters | generated |
+| `turned_digits`, `curve_points` | pictures and points whose label is a number | digits, turned; generated |
 | `long_tailed`, `noisy_labels`, `flip_labels` | rare classes, or wrong labels | made from another set |
 """
 
@@ -61,10 +63,17 @@ from .scenes import Scenes, draw_scenes
 from .series import HeartBeats, heart_beats
 from .soft_changes import SoftDraws, augment_tokens, draw_soft, soft_pair
 from .sprites import SPRITE_FACTORS, Sprites, sprites
+from .structured import NestedBlobs, TurnedDigits, curve_points, nested_blobs, turn, turned_digits
 from .text_changes import TextDraws, change_texts, draw_text_changes, remove_words
 from .texts import toy_text
 
 __all__ = [
+    "NestedBlobs",
+    "TurnedDigits",
+    "curve_points",
+    "nested_blobs",
+    "turn",
+    "turned_digits",
     "draw_scenes",
     "Scenes",
     "overlay_pattern",

@@ -6,8 +6,9 @@ import torch
 from fuzzing import generator, normal, uniform
 from torch import nn
 
+from cl_teach import readouts
 from cl_teach.core import gaussians, pseudo_labels, subclasses
-from cl_teach.datasets import imperfect
+from cl_teach.datasets import imperfect, structured
 from cl_teach.datasets.common import ImageSet
 from cl_teach.labels import bacon, conr, rcal, sbcl, supremix
 from cl_teach.models import cosine, moco
@@ -105,6 +106,16 @@ CALLS = {
     imperfect.polluted_moments: lambda: dict(
         means=normal(3, 2), cov=torch.eye(2), priors=torch.tensor([0.5, 0.25, 0.25]), eta=0.4
     ),
+    structured.nested_blobs: lambda: dict(blobs=(2, 1), each=3, dim=2, spread=0.5, seed=0),
+    structured.curve_points: lambda: dict(labels=10 * uniform(5), dim=3, nuisance=1, seed=0, generator=generator()),
+    structured.turned_digits: lambda: dict(split="test", count=3, decay=10.0, largest=30, seed=0),
+    structured.turn: lambda: dict(images=uniform(3, 1, 4, 4), degrees=90 * normal(3)),
+    # readings
+    readouts.match_clusters: lambda: dict(clusters=TRAIN, labels=TRAIN.roll(3)),
+    readouts.matched_accuracy: lambda: dict(clusters=TRAIN, labels=TRAIN.roll(3)),
+    readouts.mutual_information: lambda: dict(clusters=TRAIN, labels=TRAIN.roll(3)),
+    readouts.by_shot: lambda: dict(values=uniform(6), counts=torch.tensor([500, 50, 5, 5, 20, 100]), few=20, many=100),
+    readouts.order_correlation: lambda: dict(features=normal(6, 3), labels=AGES),
     # bacon
     bacon.pair_weights: lambda: dict(probs=normal(3, 4).softmax(1)),
     bacon.soft_contrast: lambda: dict(
