@@ -52,7 +52,7 @@ def apply_network(network: Callable[..., Any], shape: str, **inputs: Tensor) -> 
     values = [x.to(dtype) if dtype is not None and x.is_floating_point() else x for x in inputs.values()]
     try:
         result = network(*values)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         shapes = ", ".join(str(tuple(x.shape)) for x in values)

@@ -82,7 +82,7 @@ def read_tokens(model: nn.Module, tokens: Tensor, *, name: str = "tokens") -> tu
     tokens = check_labels(tokens.flatten(), name=name).view_as(tokens)
     try:
         found = model(tokens)
-    except torch.OutOfMemoryError:
+    except torch.cuda.OutOfMemoryError:
         raise
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         says = (str(error).splitlines() or [type(error).__name__])[0]
