@@ -1,18 +1,19 @@
-"""Make the landing page's movable figure and the README's picture: eight garments on a circle.
+"""Make the landing page's playground and the README's picture: eight garments on a circle.
 
-A small encoder with two outputs sees changed copies of eight images and learns by `sup_con`, the label of a
-copy being which image it was made from. Nothing is arranged by hand: every frame is what the encoder says at
-that step. Run it with ``python tools/make_hero.py``.
+The playground shows two views of each garment, free to move, in places drawn by chance. For the picture a small encoder
+with two outputs sees changed copies of the eight images and learns by `sup_con`, the label of a copy being which image
+it was made from. Nothing is arranged by hand: every panel is what the encoder says at that step. Run it with
+``python tools/make_hero.py``, or with the argument ``html`` for the playground alone, which needs no training.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from torch import Tensor
 
@@ -25,17 +26,31 @@ from cl_teach.training import seed_everything
 
 STATIC = Path(__file__).resolve().parent.parent / "book" / "_static"
 CLASSES = (0, 1, 3, 5, 7, 8, 9, 2)
-STEPS = (0, 2, 4, 8, 12, 16, 24, 32, 48, 64, 100, 160)
+STEPS = (0, 16, 160)
 COPIES = 16
 COLORS = (*figures.CYCLE, figures.GRAY)
+
+
+def garments() -> Tensor:
+    """Eight images, ``(8, 1, 28, 28)``."""
+    data = fashion_mnist("train")
+    return data.images[[int((data.labels == label).nonzero()[3]) for label in CLASSES]]
+
+
+def playground() -> figures.Playground:
+    """Two views of each garment, anywhere on the circle."""
+    draw = torch.Generator().manual_seed(1)
+    images = garments()
+    views = simclr_augment(channels=1)(torch.cat([images, images]), generator=draw)  # (16, 1, 28, 28)
+    places = torch.randperm(len(views), generator=draw) + 0.5 * torch.rand(len(views), generator=draw)
+    angles = 2 * torch.pi * places.double() / len(views)  # apart enough to be seen, no two opposite each other exactly
+    return figures.play("circle", angles=angles, temperature=0.2, chosen=None, pictures=views[:, 0])
 
 
 def train() -> tuple[Tensor, Tensor, dict[int, Tensor]]:
     """Returns the eight images, the owner of every copy, and the copies' embeddings by step."""
     seed_everything(0)
-    data = fashion_mnist("train")
-    first = [int((data.labels == label).nonzero()[3]) for label in CLASSES]
-    images = data.images[first]  # (8, 1, 28, 28)
+    images = garments()
     change, draw = simclr_augment(channels=1), torch.Generator().manual_seed(0)
     owner = torch.arange(len(images)).repeat_interleave(COPIES)
     shown = change(images[owner], generator=draw)  # the copies that are drawn stay the same
@@ -75,28 +90,14 @@ def circle(ax: Axes, images: Tensor, owner: Tensor, z: Tensor, title: str) -> No
 
 
 def main() -> None:
-    """Write hero.html and hero.png."""
+    """Write hero.html and, unless only that is asked for, hero.png."""
+    (STATIC / "hero.html").write_text(playground()._repr_html_() + "\n", encoding="utf-8")
+    if sys.argv[1:] == ["html"]:
+        return
     images, owner, places = train()
     figures.use_style()
-
-    def draw(step: int) -> Figure:
-        figure, ax = plt.subplots(figsize=(4, 4), dpi=110)
-        circle(ax, images, owner, places[step], "")
-        return figure
-
-    def alt(step: int) -> str:
-        z = torch.nn.functional.normalize(places[step], dim=1)
-        together = torch.stack([z[owner == i].mean(dim=0).norm() for i in range(len(images))]).mean()
-        return (
-            f"After {step} steps: copies of eight garments on a circle; the copies of one garment point "
-            f"in the same direction to {100 * together:.0f} percent"
-        )
-
-    moving = figures.frames(draw, STEPS, alt=alt, label="training steps", start=len(STEPS) - 1)
-    (STATIC / "hero.html").write_text(moving._repr_html_() + "\n", encoding="utf-8")
-
     figure, axes = plt.subplots(1, 3, figsize=(10.5, 3.8), dpi=100)
-    for ax, step in zip(axes, (STEPS[0], STEPS[5], STEPS[-1]), strict=True):
+    for ax, step in zip(axes, STEPS, strict=True):
         circle(ax, images, owner, places[step], f"after {step} steps" if step else "before training")
     figure.savefig(STATIC / "hero.png", metadata={"Software": None})
 

@@ -28,8 +28,9 @@ from ..core.checks import (
     check_positive,
     check_shapes,
 )
-from .look import BLUE, CYCLE, VERMILLION, ink
+from .look import BLUE, CYCLE, GRAY, VERMILLION, ink
 
+COLORS = (*CYCLE, GRAY)
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 PAIR_LOSSES = ("InfoNCE", "DCL", "without negatives")
 PUSHES = ("DPO", "IPO", "likelihood", "on-policy")
@@ -86,11 +87,12 @@ def circle(
         turn = np.linspace(0, 2 * np.pi, 200)
         ax.plot(np.cos(turn), np.sin(turn), color="#C8C8C8", lw=1)
         for i, angle in enumerate(angles.tolist()):
-            hue = CYCLE[i % (n // 2) % len(CYCLE)]
+            hue = COLORS[i % (n // 2) % len(COLORS)]
             x, y = math.cos(angle), math.sin(angle)
             ax.plot(x, y, "o", color=hue if i < n // 2 else "white", mec=hue, mew=2, ms=15 if pictures is None else 7)
             if pictures is not None:
-                box = (1.26 * x - 0.13, 1.26 * x + 0.13, 1.26 * y - 0.13, 1.26 * y + 0.13)
+                far = 0.71 if i < n // 2 else 1.29  # first views inside
+                box = (far * x - 0.14, far * x + 0.14, far * y - 0.14, far * y + 0.14)
                 ax.imshow(pictures[i].cpu(), cmap="gray", extent=box, vmin=0, vmax=1)
             else:
                 tint = "white" if i < n // 2 else "black"
@@ -171,7 +173,7 @@ def masks(
         candidates: ``(n, n)`` boolean, None means none but the positives.
         temperature: greater than 0.
         names: of the n rows; letters if None.
-        pictures: ``(n, h, w)`` in [0, 1], beside rows and columns.
+        pictures: ``(n, h, w)`` in [0, 1], beside rows and above columns.
     """
     from ..core.contrast import softmax_contrast
 
@@ -208,11 +210,9 @@ def masks(
                 ax.text(j, i, f"{similarities[i, j]:.1f}", ha="center", va="center", fontsize=8)
         for i, picture in enumerate([] if pictures is None else pictures.cpu()):
             ax.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=(-1.45, -0.55, i + 0.45, i - 0.45))
-            ax.imshow(picture, cmap="gray", vmin=0, vmax=1, extent=(i - 0.45, i + 0.45, -0.55, -1.45))
         for i, name in enumerate(names if pictures is None else []):
             ax.text(-1, i, name, ha="center", va="center")
-            ax.text(i, -1, name, ha="center", va="center")
-        ax.set(xlim=(-1.6, n - 0.4), ylim=(n - 0.4, -1.6))
+        ax.set(xlim=(-1.6, n - 0.4), ylim=(n - 0.4, -0.6))
         ax.axis("off")
         return figure
 
@@ -254,7 +254,7 @@ def phase(
     if target_rate is not None:
         check_in_range(0.02, 20, target_rate=target_rate)
     rest = fixed_points(noise=noise, weight_decay=weight_decay)
-    settings = {"weight_decay": weight_decay, "predictor_rate": predictor_rate, "noise": noise}
+    settings: dict[str, Any] = {"weight_decay": weight_decay, "predictor_rate": predictor_rate, "noise": noise}
     begin = torch.tensor([p0], dtype=torch.float64), torch.tensor([s0], dtype=torch.float64)
     p, s = decoupled_trajectory(*begin, torch.linspace(0, 300, 1501, dtype=torch.float64), **settings)
     alt = f"Plane of predictor eigenvalue p and feature eigenvalue s at weight decay {weight_decay:g}. "

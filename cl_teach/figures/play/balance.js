@@ -41,8 +41,8 @@
     const cells = ui.grid({
       rows: B, columns: K, parent: left, label: "Codes: rows are samples, columns are prototypes", cell: "cl-flat",
       template: `2fr repeat(${K},2fr) 1.4fr`,
-      head: [html("span"), ...got.map((_, k) => html("span", {}, `prototype ${k + 1}`)), html("span", {}, "sum")],
-      before: (i) => html("span", {}, `sample ${i + 1}`), after: (i) => given[i],
+      head: [html("span", {}, "sample \\ prototype"), ...got.map((_, k) => html("span", {}, k + 1)), html("span", {}, "sum")],
+      before: (i) => html("span", {}, i + 1), after: (i) => given[i],
       press: (i, k) => choose(i, k), focus: (i, k) => choose(i, k),
       key: (i, k, key) => ("+-=".includes(key) && (edit(scores[i][k] + (key === "-" ? -0.05 : 0.05)), true)),
       foot: [html("span", {}, `total, fair ${number(fair, 1)}`), ...got, html("span"), html("span", {}, "price"), ...costs, html("span")],

@@ -47,7 +47,7 @@
 
   play.draw.circle = (ui, start) => {
     const { put, shape, number, PALETTE } = ui;
-    const n = start.angles.length, half = n / 2, R = start.pictures ? 104 : 128;
+    const n = start.angles.length, half = n / 2, R = start.pictures ? 112 : 128;
     let { angles, temperature, loss } = start, chosen = start.chosen, steps = 0, resting = false, draws = 0;
     const name = (i) => `${start.names[i % half]}${i < half ? 1 : 2}`;
     const at = (angle, radius) => [radius * Math.cos(angle), -radius * Math.sin(angle)];
@@ -56,9 +56,9 @@
     shape(svg, "circle", { r: R, fill: "none", stroke: "var(--line)", "stroke-width": 1.5 });
     const lines = angles.map(() => shape(svg, "line", { "stroke-linecap": "round" }));
     const arrows = angles.map((_, i) =>
-      shape(svg, "path", { fill: "none", stroke: PALETTE[i % half % 7], "stroke-width": 3, "stroke-linejoin": "round" }));
+      shape(svg, "path", { fill: "none", stroke: PALETTE[i % half % 8], "stroke-width": 3, "stroke-linejoin": "round" }));
     const points = angles.map((_, i) => {
-      const group = shape(svg, "g"), hue = PALETTE[i % half % 7];
+      const group = shape(svg, "g"), hue = PALETTE[i % half % 8];
       if (start.pictures) {
         const frame = shape(group, "g", { class: "cl-picture" });
         const crop = shape(frame, "svg", { x: -16, y: -16, width: 32, height: 32, viewBox: "0 0 1 1" });
@@ -126,7 +126,7 @@
     const next = (i, by) => points[(i + Math.sign(by) + n) % n].focus();
     function advance() {
       const before = angles;
-      angles = math.step(angles, temperature, loss, 0.05 * temperature);
+      angles = math.step(angles, temperature, loss, 0.05 * temperature * Math.min(1, 10 * temperature)); // small where it is stiff
       steps++;
       resting = angles.every((a, i) => Math.abs(a - before[i]) < 2e-5);
       return !resting;
@@ -138,11 +138,11 @@
         const [x, y] = at(angle, R);
         put(points[i], { transform: `translate(${x.toFixed(2)} ${y.toFixed(2)})` });
         if (points[i].picture) {
-          const [px, py] = at(angle, 34);
+          const [px, py] = at(angle, i < half ? -32 : 32); // first views inside
           put(points[i].picture, { transform: `translate(${px.toFixed(2)} ${py.toFixed(2)})` });
         }
         const turning = n * force[i] * temperature, size = Math.min(70, 34 * Math.abs(turning)), sign = Math.sign(turning);
-        const inner = at(angle, start.pictures ? R - 14 : R + 22), along = [-Math.sin(angle) * sign, -Math.cos(angle) * sign];
+        const inner = at(angle, start.pictures ? R : R + 22), along = [-Math.sin(angle) * sign, -Math.cos(angle) * sign];
         const tip = [inner[0] + size * along[0], inner[1] + size * along[1]], barb = Math.min(6, size);
         const out = [Math.cos(angle), -Math.sin(angle)];
         const back = (s) => [tip[0] - barb * along[0] + s * barb * out[0] * 0.7, tip[1] - barb * along[1] + s * barb * out[1] * 0.7];

@@ -26,7 +26,7 @@
 
   // ---- the look ------------------------------------------------------------------------------------------------------
 
-  const PALETTE = ["blue", "red", "green", "orange", "purple", "sky", "gray"].map((name) => `var(--${name})`);
+  const PALETTE = ["blue", "red", "green", "orange", "purple", "sky", "ink", "gray"].map((name) => `var(--${name})`);
 
   // Between the page and blue, with black or white on it, whichever is easier to read.
   function tint(figure, share) {

@@ -89,7 +89,7 @@
       next.disabled = !answered || round === rounds - 1;
       const mine = pairs.map((_, r) => (r in won ? won[r] : null));
       board.replaceChildren(tally("you", mine), ...players.map((who) => tally(who, scores(who))));
-      const result = (who) => (math.same(choices[who][round], pairs[round]) ? "is right" : `says ${two(choices[who][round])}`);
+      const result = (who) => (math.same(choices[who][round], pairs[round]) ? "chose right" : `chose ${two(choices[who][round])}`);
       const end = round === rounds - 1 && answered
         ? ` The end: you ${won.filter((ok) => ok).length}, ${players.map((who) => `${who} ${scores(who).filter((ok) => ok).length}`).join(", ")} of ${rounds}.`
         : "";

@@ -94,7 +94,7 @@
     }
     switchTo(false);
     const show = ui.values(["mean loss", "a guess", "anchors"], side);
-    ui.hint("Click a cell: nothing, candidate (orange), positive (blue, ●). By keyboard: arrows, then p, c or n.", side);
+    ui.hint("Click a cell: nothing, candidate (orange), positive (blue, round). By keyboard: arrows, then p, c or n.", side);
 
     function set(i, j, value) {
       cells[i][j] = value;
@@ -107,7 +107,8 @@
         const cell = cells[i][j], back = ["transparent", "var(--orange)", "var(--blue)"][cell];
         button.style.cssText = `background:${back};color:${["var(--soft)", "#000", "var(--on-blue)"][cell]};`
           + (i === chosen ? "border-color:var(--ink)" : "");
-        button.textContent = (cell === 2 ? "● " : "") + number(start.similarities[i][j], 1).replace("0.", ".");
+        button.style.borderRadius = cell === 2 ? "50%" : "";
+        button.textContent = number(start.similarities[i][j], 1).replace("0.", ".");
         button.setAttribute("aria-label", `row ${start.names[i]}, column ${start.names[j]}, cosine ${number(start.similarities[i][j])}: ${words[cell]}`);
       }));
       rows.forEach((row, i) => (losses[i].textContent = row.loss === null ? "–" : number(row.loss)));

@@ -48,7 +48,7 @@
     shape(bars, "text", { x: -30, y: -12 }, "filled: strength · open: augmentation (0 to 1)");
     const pulled = [];
     start.names.forEach((name, i) => {
-      const hue = PALETTE[i % 7], left = i * width + 8;
+      const hue = PALETTE[i], left = i * width + 8;
       shape(bars, "text", { x: left + width / 2 - 8, y: H + 20, "text-anchor": "middle", style: "font-weight:700" }, name);
       [["strength", MOST, () => strength], ["augmentation", 1, () => augmentation]].forEach(([what, most, list], k) => {
         const group = shape(bars, "g"), w = Math.min(30, width / 2 - 10), x = left + k * (w + 6);

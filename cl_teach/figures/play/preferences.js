@@ -52,7 +52,7 @@
 
     const left = ui.block("cl-panel");
     const rows = start.names.map((name, z) => {
-      const bar = html("div", { style: `height:100%;background:${PALETTE[z % 7]};border-radius:.2em` });
+      const bar = html("div", { style: `height:100%;background:${PALETTE[z]};border-radius:.2em` });
       const ghost = html("div", { style: "position:absolute;top:-2px;bottom:-2px;width:0;border-left:3px solid var(--ink)" });
       const trend = html("span", { style: "font-variant-numeric:tabular-nums;text-align:right" });
       const buttons = ["chosen", "rejected"].map((role) => {
@@ -89,7 +89,7 @@
         mark(x, `${number(x, 1)} right, ${number(y, 1)} up`);
       };
     };
-    const grips = start.names.map((name, z) => grip(PALETTE[z % 7], name, `vector of ${name}`, () => model.W[z], (v) => (model.W[z] = v)));
+    const grips = start.names.map((name, z) => grip(PALETTE[z], name, `vector of ${name}`, () => model.W[z], (v) => (model.W[z] = v)));
     grips.push(grip("var(--ink)", "h", "state h", () => model.h, (v) => (model.h = v)));
 
     const side = ui.side();
