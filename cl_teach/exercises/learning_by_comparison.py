@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..core import info_nce, self_mask, softmax_contrast
+from ..core import info_nce
 from . import Case, Exercise
 
-__all__ = ["EXERCISES", "information_bound", "in_batch_info_nce", "share_of_games_won"]
+__all__ = ["EXERCISES", "in_batch_info_nce", "share_of_games_won"]
 
 
 def in_batch_info_nce(query: Tensor, positive: Tensor, temperature: float) -> Tensor:
@@ -41,18 +40,6 @@ def share_of_games_won(scores: Tensor) -> Tensor:
     return (best[:, 0] / best.sum(dim=1)).to(scores.dtype).mean()
 
 
-def information_bound(scores: Tensor) -> Tensor:
-    """The lower bound log N - loss on the mutual information, in nats.
-
-    Args:
-        scores: ``(n, n)`` values of the critic, the pairs that belong together on the diagonal.
-
-    Returns:
-        Scalar, at most log n.
-    """
-    return math.log(len(scores)) - softmax_contrast(scores, self_mask(len(scores), scores.device))
-
-
 def _draw(seed: int, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
@@ -78,7 +65,7 @@ def _tied(seed: int) -> tuple[Tensor]:
 
 
 EXERCISES: dict[int, Exercise] = {
-    1: Exercise(
+    2: Exercise(
         prompt="InfoNCE from scratch, with the rest of the batch as negatives.",
         reference=in_batch_info_nce,
         cases=[
@@ -116,7 +103,7 @@ EXERCISES: dict[int, Exercise] = {
             ),
         ],
     ),
-    2: Exercise(
+    3: Exercise(
         prompt="The share of games won, with ties broken by lot.",
         reference=share_of_games_won,
         cases=[
@@ -146,38 +133,6 @@ EXERCISES: dict[int, Exercise] = {
                 "a single candidate",
                 lambda seed: (_draw(seed, 1, 1),),
                 "With one candidate one cannot lose.",
-            ),
-        ],
-    ),
-    3: Exercise(
-        prompt="The lower bound on the mutual information.",
-        reference=information_bound,
-        cases=[
-            Case(
-                "random scores of sixteen pairs",
-                lambda seed: (_draw(seed, 16, 16).requires_grad_(),),
-                "log N minus the cross-entropy of the diagonal, in nats. The pair itself is one of the N candidates.",
-            ),
-            Case(
-                "a critic that knows nothing",
-                lambda seed: (torch.full((9, 9), 0.5 + seed),),
-                "The loss is log 9, so the bound is 0.",
-            ),
-            Case(
-                "a critic that is sure and right",
-                lambda seed: (1e4 * (1 + seed) * torch.eye(8),),
-                "The bound is log 8 and can never be more. Do not exponentiate the scores before the logarithm.",
-            ),
-            Case(
-                "a critic that is sure and wrong",
-                lambda seed: (-100.0 * (1 + seed) * torch.eye(8),),
-                "A bad critic makes the bound negative. That is allowed: it is a lower bound of something that is at "
-                "least 0, so do not clamp it.",
-            ),
-            Case(
-                "a single pair",
-                lambda seed: (_draw(seed, 1, 1),),
-                "With one candidate there is nothing to learn: 0.",
             ),
         ],
     ),
