@@ -135,7 +135,7 @@ def order_correlation(features: Tensor, labels: Tensor) -> Tensor:
         0-d tensor in [-1, 1]; 0 if all directions are equal. It has no gradient.
 
     Example:
-        >>> angles = torch.arange(5) * 0.3
+        >>> angles = torch.arange(5) * 0.25
         >>> round(float(order_correlation(torch.stack([angles.cos(), angles.sin()], 1), angles)), 3)
         1.0
     """
@@ -147,8 +147,9 @@ def order_correlation(features: Tensor, labels: Tensor) -> Tensor:
     gaps = (labels[i] - labels[j]).abs()
     if not gaps.any():
         raise ValueError(f"labels: need two different numbers to have an order, got {float(labels[0]):g} everywhere")
-    # Rounded: the same pair of directions must not differ in the last digit.
-    x, y = (_ranks(v) for v in ((1 - (z @ z.mT)[i, j]).double().round(decimals=6), gaps))
+    # Rounded: what is equal but for the last digit is a tie.
+    distances = 1 - (z @ z.mT)[i, j], gaps / gaps.max()
+    x, y = (_ranks(v.double().round(decimals=6)) for v in distances)
     x, y = x - x.mean(), y - y.mean()
     size = x.norm() * y.norm()
     return ((x @ y) / size if size > 0 else size).to(z.dtype)

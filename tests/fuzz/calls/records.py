@@ -53,6 +53,13 @@ CALLS = {
     evidence.forget: lambda: dict(slug="mochi", claim_id="proxy", root=ROOT),
 }
 
+FOLDERS = "a folder by any name is right, and would be written to"
+UNCHECKED = {
+    (evidence.record, "root"): FOLDERS,
+    (evidence.save_runs, "root"): FOLDERS,
+    (evidence.forget, "root"): FOLDERS,
+}
+
 LIST = "reads the one list of methods, which a test of its own holds to its promises"
 FILE = "takes any path and any content that JSON can hold; the tests of files kill it and fill the disk"
 REFERENCE = "the answer of an exercise: its checker calls it with inputs of its own"
