@@ -7,10 +7,11 @@ from fuzzing import generator, normal, uniform
 from torch import nn
 
 from cl_teach.exercises import linear_contrast
+from cl_teach.exercises import one_operator as exercises_of_the_operator
 from cl_teach.exercises import projection_head as exercises_of_the_head
 from cl_teach.models.fixed_head import FixedHead
 from cl_teach.theory import contrastive_loss_behaviour as behavior
-from cl_teach.theory import directpred, linear_byol, linear_model, projection_head
+from cl_teach.theory import directpred, linear_byol, linear_model, one_operator, projection_head
 
 KEPT = ~torch.eye(5, dtype=torch.bool)
 TIMES = torch.tensor([0.0, 0.5, 2.0])
@@ -31,6 +32,12 @@ def moment(d: int = 3, seed: int = 0) -> torch.Tensor:
 def sizes(n: int = 4, seed: int = 0) -> torch.Tensor:
     """Positive numbers."""
     return 0.2 + uniform(n, seed=seed)
+
+
+def pairs() -> torch.Tensor:
+    """Probabilities of pairs of four views."""
+    views = torch.softmax(normal(5, 4), 1)
+    return views.T @ views / 5
 
 
 def method() -> directpred.DirectPred:
@@ -124,10 +131,28 @@ CALLS = {
     ),
 }
 
+CALLS |= {
+    one_operator.positive_pair_kernel: lambda: dict(joint=pairs()),
+    one_operator.eigenfunctions: lambda: dict(joint=pairs()),
+    one_operator.probe_residual: lambda: dict(features=normal(4, 2), target=normal(4, seed=1), p=pairs().sum(1)),
+    one_operator.canonical_directions: lambda: dict(M=moment() + 0.1 * torch.eye(3), C=moment(seed=1)),
+    one_operator.largest_angle: lambda: dict(
+        W=normal(2, 3), directions=normal(3, 2, seed=1), M=moment() + 0.1 * torch.eye(3)
+    ),
+    one_operator.batch_moments: lambda: dict(z1=normal(6, 3), z2=normal(6, 3, seed=1)),
+    one_operator.barlow_twins: lambda: dict(gram=moment(), cross=moment(seed=1), off_diagonal=0.1),
+    one_operator.vicreg: lambda: dict(
+        gram=moment(), cross=moment(seed=1), invariance=25.0, variance=25.0, covariance=1.0
+    ),
+    one_operator.whitened_invariance: lambda: dict(gram=moment(), cross=moment(seed=1), invariance=1.0),
+}
+
 REFERENCE = "the reference answer of an exercise, called by its checker only"
 EXEMPT = {
     linear_contrast.decayed_one_layer_weight: REFERENCE,
     linear_contrast.deep_escape_time: REFERENCE,
+    exercises_of_the_operator.pair_correlations: REFERENCE,
+    exercises_of_the_operator.residual_bound: REFERENCE,
     exercises_of_the_head.layer_gram: REFERENCE,
     exercises_of_the_head.threshold_end: REFERENCE,
 }
