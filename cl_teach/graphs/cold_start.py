@@ -63,13 +63,11 @@ from ..core.interactions import draw_unseen
 from ..core.precision import full_precision
 from ..core.ranking import bpr
 from ..core.similarity import cosine_similarity, self_mask
-from ..models.fields import FieldEncoder
+from ..models.fields import FieldEncoder, Fused, FusionGate
 
 __all__ = [
     "ColdStart",
     "ColdStartTerms",
-    "Fused",
-    "FusionGate",
     "PairBatch",
     "cold_start",
     "draw_batch",
@@ -80,17 +78,6 @@ __all__ = [
 LARGEST = 1e15
 # Categories of a field.
 MOST = 1_000_000
-
-
-class Fused(NamedTuple):
-    """One vector an example, ``z (n, d)``, not normalized, and how much each field counted, ``gate (n, F)``, sum 1."""
-
-    z: Tensor
-    gate: Tensor
-
-    def entropy(self) -> Tensor:
-        """Of each gate, ``(n,)``; watch its mean: a gate near 0 has picked one field and hardly learns any more."""
-        return torch.special.entr(self.gate).sum(1)
 
 
 class ColdStartTerms(NamedTuple):
@@ -109,36 +96,6 @@ class PairBatch(NamedTuple):
     unseen: Tensor
     popularity: Tensor
     known: Tensor
-
-
-class FusionGate(nn.Module):
-    """Weights fields by what they hold and sums them: ``(n, F, d)`` to ``(n, d)``; the order of fields is no matter.
-
-    Example:
-        >>> gate, fields = FusionGate(2), torch.tensor([[[1.0, 0.0], [0.0, 1.0], [5.0, 5.0]]])
-        >>> fused = gate(fields, torch.tensor([[True, True, False]]))
-        >>> bool(fused.gate.sum() == 1), fused.gate[0, 2].item()  # what is missing has no weight
-        (True, 0.0)
-    """
-
-    def __init__(self, dim: int, hidden: int = 16, *, temperature: float = 1.0) -> None:
-        """Make the scorer; a small ``temperature`` picks one field, a large one averages."""
-        super().__init__()
-        check_count(dim=dim, hidden=hidden)
-        check_positive(temperature=temperature)
-        self.first, self.second = nn.Linear(dim, hidden), nn.Linear(hidden, 1, bias=False)
-        self.temperature = temperature
-
-    def forward(self, fields: Tensor, present: Tensor) -> Fused:
-        """Fuse the fields ``(n, F, d)`` where ``present (n, F)``; the others get weight and gradient exactly 0."""
-        check_shapes(fields=(fields, f"n F {self.first.in_features}"), present=(present, "n F", bool))
-        check_entries(-LARGEST, LARGEST, fields=fields)
-        if not present.any(1).all():
-            raise ValueError(f"present: every example needs a field, row {int(present.any(1).int().argmin())} has none")
-        fields = fields.to(self.first.weight)
-        scores = self.second(torch.tanh(self.first(fields))).squeeze(2).to(fields) / self.temperature  # (n, F)
-        gate = scores.masked_fill(~present, -math.inf).softmax(1)
-        return Fused((gate[:, :, None] * fields).sum(1), gate)
 
 
 def hide_fields(

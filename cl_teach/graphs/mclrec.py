@@ -275,6 +275,9 @@ class MCLRec(nn.Module):
     ) -> Tensor:
         """Encoder, augmenters, encoder again; or all at once on the encoder's loss.
 
+        The loop is the method's own, because two optimizers take turns: each part descends a loss of its own, with the
+        other as it is after its last turn.
+
         Args:
             batch: sequences ``(B, T)`` and targets ``(B,)``.
             joint: all at once.

@@ -64,12 +64,12 @@ from ..core.contrast import REDUCTIONS, check_temperature, reduce, weighted_cont
 from ..core.draws import draw_seed
 from ..core.precision import full_precision
 from ..core.similarity import normalize, self_mask
-from ..models.meta_paths import MetaPath, MetaPathNetwork
+from ..models.meta_paths import MetaPathNetwork
+from ..models.pair_weights import PairWeights
 
 __all__ = [
     "MEOW",
     "Clusters",
-    "PairWeights",
     "cluster",
     "concentration",
     "negative_weights",
@@ -247,92 +247,50 @@ def _check_counts(counts: Sequence[int], n: int, of: str) -> None:
         raise ValueError(f"counts, {of}: expected at most as many clusters as rows, {n}, got {max(counts)}")
 
 
-class PairWeights(nn.Module):
-    """AdaMEOW's soft weights: the logarithm of a sigmoid of a two-layer network on the sum of two embeddings."""
-
-    def __init__(self, dim: int, hidden: int = 16, *, centered: bool = False) -> None:
-        """Make the layers; ``centered`` divides each row of weights by its mean (an extension)."""
-        super().__init__()
-        check_count(dim=dim, hidden=hidden)
-        check_flag(centered=centered)
-        self.first, self.second, self.centered = nn.Linear(dim, hidden), nn.Linear(hidden, 1), centered
-
-    def forward(self, anchors: Tensor, candidates: Tensor) -> Tensor:
-        """Log-weights ``(N, N)`` of ``(N, d)`` anchors and ``(N, d)`` candidates."""
-        dim = self.first.in_features
-        check_shapes(anchors=(anchors, f"N {dim}"), candidates=(candidates, f"N {dim}"))
-        check_entries(-LONGEST, LONGEST, anchors=anchors, candidates=candidates)
-        pairs = (anchors[:, None] + candidates[None, :]).to(self.first.weight)  # (N, N, d)
-        scores = F.logsigmoid(self.second(torch.tanh(self.first(pairs))).squeeze(2))
-        return scores - scores.logsumexp(1, keepdim=True) + math.log(len(scores)) if self.centered else scores
-
-
 class MEOW(nn.Module):
     """The whole method on one graph: two views, attention over meta-paths, and any way of weighting negatives.
 
     One step (full batch): ``loss()`` and Adam. A call gives what is kept, the fine view before the projection; make it
-    in evaluation mode. State: the networks, and the graph with its masked copy.
+    in evaluation mode. State: the networks, and the graph with its masked copy, drawn once when the network was made.
     """
 
     given: Tensor | None
 
     def __init__(
         self,
-        targets: Tensor,
-        paths: Sequence[MetaPath],
-        dim: int = 64,
+        network: MetaPathNetwork,
         *,
         weights: str | Tensor = "clusters",
         counts: Sequence[int] = (6, 12),
         temperature: float = 0.4,
         prototype_weight: float = 1.0,
-        top: int = 10,
-        feature_mask: float = 0.3,
-        edge_mask: float = 0.2,
-        dropout: float = 0.2,
-        generator: torch.Generator | None = None,
     ) -> None:
-        r"""Link the targets, draw the masks (once) and make the networks.
+        r"""Put a projection, and where weights are learned their network, on top of a network of a graph.
 
         Args:
-            targets: ``(N, f)`` features of the nodes to embed.
-            paths: at least one meta-path.
-            dim: width of all layers.
+            network: of N targets, with its masked copy.
             weights: of negatives: "clusters" (MEOW, with prototypes); "learned" (AdaMEOW) or "centered", see
                 `PairWeights`; "plain" for InfoNCE; or ``(N, N)`` numbers of at least 0 of one's own, an oracle's say.
             counts: clusters of each clustering.
             temperature: of the contrast and, on average, of the prototypes.
             prototype_weight: :math:`\lambda`.
-            top: neighbors a target keeps on each meta-path.
-            feature_mask: share of the feature entries dropped in the masked copy.
-            edge_mask: share of the links dropped there.
-            dropout: on the features after the first layer.
-            generator: of the masks, on the CPU.
         """
         super().__init__()
-        check_shapes(targets=(targets, "N f"))
+        check_type(MetaPathNetwork, network=network)
+        n, dim = network.targets, network.dim
         check_temperature(temperature)
         check_in_range(0, LONGEST, prototype_weight=prototype_weight)
         if isinstance(weights, Tensor):
-            check_shapes(targets=(targets, "N f"), weights=(weights, "N N"))
+            check_shapes(weights=(weights, f"{n} {n}"))
             check_entries(0, math.inf, weights=weights)
         else:
             check_choice(WEIGHTS, weights=weights)
         self.weights = weights if isinstance(weights, str) else "given"
         self.register_buffer("given", weights if isinstance(weights, Tensor) else None)
         self.temperature, self.prototype_weight = temperature, prototype_weight
-        self.network = MetaPathNetwork(
-            targets,
-            paths,
-            dim,
-            top=top,
-            feature_mask=feature_mask,
-            edge_mask=edge_mask,
-            dropout=dropout,
-            generator=generator,
-        )
+        self.network = network
         self.head = nn.Sequential(nn.Linear(dim, dim), nn.Tanh())
-        _check_counts(counts, len(targets), "targets")
+        _check_counts(counts, n, "network")
         self.counts = tuple(counts)
         learned = self.weights in ("learned", "centered")
         self.pair_weights = PairWeights(dim, centered=self.weights == "centered") if learned else None

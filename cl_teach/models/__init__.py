@@ -2,12 +2,13 @@
 
 from .activations import recorded
 from .apply import apply_network, weight_dtype
+from .bundles import BundleEncoder, StackEncoder
 from .class_pair_gate import ClassPairGate
 from .class_translator import ClassCritic, ClassTranslator, TranslatorTrainer
 from .cosine import CosineClassifier
 from .dilated import DilatedEncoder, draw_segments
 from .encoders import MLP, ConvEncoder, cifar_resnet18
-from .fields import FieldEncoder
+from .fields import FieldEncoder, Fused, FusionGate
 from .foreground import Foreground, fit_foreground, foreground_ratio, patch_tokens
 from .generator import VariationGenerator, noise_embeddings
 from .graph import GCN, gcn_matrix, mean_matrix, scale_by_degrees
@@ -17,6 +18,7 @@ from .language_model import LanguageModel
 from .low_rank import LowRankFeatures
 from .meta_paths import MetaPath, MetaPathNetwork, meta_path_links
 from .moco import MoCo
+from .pair_weights import PairWeights
 from .paired_towers import HeadedTower, PairedTowers, Views
 from .point_transformer import MaskedBranch, PatchEmbedding, PositionedBlocks, farthest_points, make_patches
 from .policies import ActionPolicy, TokenPolicy, bumps
@@ -85,7 +87,12 @@ __all__ = [
     "SignalTower",
     "draw_drop_mask",
     "TokenClassifier",
+    "BundleEncoder",
+    "StackEncoder",
     "FieldEncoder",
+    "Fused",
+    "FusionGate",
+    "PairWeights",
     "GCN",
     "MetaPath",
     "MetaPathNetwork",

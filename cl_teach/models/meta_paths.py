@@ -88,6 +88,7 @@ class MetaPathNetwork(nn.Module):
         check_in_range(0, 1, feature_mask=feature_mask, edge_mask=edge_mask, dropout=dropout)
         check_generator(generator)
         _check_paths(targets, paths)
+        self.targets, self.dim = len(targets), dim
         features = [targets, *(path.features for path in paths)]
         whole = [meta_path_links(path.incidence, top) for path in paths]
         masked = [a * torch.triu(_kept(a, edge_mask, generator), 1) for a in whole]

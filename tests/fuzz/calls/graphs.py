@@ -11,7 +11,7 @@ from cl_teach.datasets import networks
 from cl_teach.datasets.interactions import community_graph, interactions
 from cl_teach.datasets.interactions import item_sequences as walks
 from cl_teach.graphs import clhe, cold_start, csgcl, lightgcl, mclrec, meow
-from cl_teach.models import fields, graph, item_sequences, meta_paths
+from cl_teach.models import bundles, fields, graph, item_sequences, meta_paths, pair_weights
 
 EDGES = torch.tensor([[0, 1, 1, 2, 3, 4], [1, 0, 2, 1, 4, 3]])
 COMMUNITIES = torch.tensor([0, 0, 0, 1, 1])
@@ -50,7 +50,7 @@ def meta_network() -> meta_paths.MetaPathNetwork:
 def meow_model(weights: str | torch.Tensor = "clusters") -> meow.MEOW:
     """Of four targets."""
     torch.manual_seed(0)
-    return meow.MEOW(normal(4, 3), paths(), 4, weights=weights, counts=(2, 3), top=2, generator=generator())
+    return meow.MEOW(meta_network(), weights=weights, counts=(2, 3))
 
 
 def csgcl_model() -> csgcl.CSGCL:
@@ -104,10 +104,10 @@ def bundler(augmentation: str = "drop") -> clhe.CLHE:
     return clhe.CLHE(SOURCES, WARM, 4, augmentation=augmentation)
 
 
-def bundle_encoder() -> clhe.BundleEncoder:
+def bundle_encoder() -> bundles.BundleEncoder:
     """Of width four."""
     torch.manual_seed(0)
-    return clhe.BundleEncoder(4)
+    return bundles.BundleEncoder(4)
 
 
 CALLS = {
@@ -185,6 +185,24 @@ CALLS = {
     meta_paths.MetaPathNetwork.forward: lambda: (meta_network(), {}),
     meta_paths.MetaPathNetwork.coarse: lambda: (meta_network(), {}),
     meta_paths.MetaPathNetwork.fine: lambda: (meta_network(), {}),
+    pair_weights.PairWeights: lambda: dict(dim=3, hidden=4, centered=True),
+    pair_weights.PairWeights.forward: lambda: (
+        pair_weights.PairWeights(3, 4, centered=True),
+        dict(anchors=normal(4, 3), candidates=normal(4, 3, seed=1)),
+    ),
+    fields.FusionGate: lambda: dict(dim=4, hidden=3, temperature=1.0),
+    fields.FusionGate.forward: lambda: (
+        fields.FusionGate(4, 3),
+        dict(fields=normal(4, 3, 4), present=PRESENT),
+    ),
+    fields.Fused.entropy: lambda: (fields.FusionGate(4, 3)(normal(4, 3, 4), PRESENT), {}),
+    bundles.StackEncoder: lambda: dict(dim=4),
+    bundles.StackEncoder.forward: lambda: (bundles.StackEncoder(4), dict(stacks=normal(5, 3, 4))),
+    bundles.BundleEncoder: lambda: dict(dim=4, epsilon=1e-9),
+    bundles.BundleEncoder.forward: lambda: (
+        bundles.BundleEncoder(4),
+        dict(items=normal(4, 3, 4), present=PRESENT),
+    ),
     # CSGCL
     csgcl.detect_communities: lambda: dict(edges=EDGES, n=5, generator=generator()),
     csgcl.community_strength: lambda: dict(edges=EDGES, communities=COMMUNITIES),
@@ -242,25 +260,13 @@ CALLS = {
     meow.cluster: lambda: dict(
         z=normal(6, 3), counts=(2, 3), temperature=0.4, metric="distance", generator=generator()
     ),
-    meow.PairWeights: lambda: dict(dim=3, hidden=4, centered=True),
-    meow.PairWeights.forward: lambda: (
-        meow.PairWeights(3, 4, centered=True),
-        dict(anchors=normal(4, 3), candidates=normal(4, 3, seed=1)),
-    ),
     meow.MEOW: [
         lambda weights=weights: dict(
-            targets=normal(4, 3),
-            paths=paths(),
-            dim=4,
+            network=meta_network(),
             weights=weights,
             counts=(2, 3),
             temperature=0.4,
             prototype_weight=1.0,
-            top=2,
-            feature_mask=0.3,
-            edge_mask=0.2,
-            dropout=0.2,
-            generator=generator(),
         )
         for weights in ("clusters", uniform(4, 4))
     ],
@@ -361,12 +367,6 @@ CALLS = {
         dict(batch=(SEQUENCES, TARGETS), joint=False, generator=generator()),
     ),
     # cold start
-    cold_start.FusionGate: lambda: dict(dim=4, hidden=3, temperature=1.0),
-    cold_start.FusionGate.forward: lambda: (
-        cold_start.FusionGate(4, 3),
-        dict(fields=normal(4, 3, 4), present=PRESENT),
-    ),
-    cold_start.Fused.entropy: lambda: (cold_start.FusionGate(4, 3)(normal(4, 3, 4), PRESENT), {}),
     cold_start.hide_fields: lambda: dict(present=PRESENT, id_field=1, id_rate=0.3, rate=0.1, generator=generator()),
     cold_start.draw_batch: lambda: dict(met=MET, size=3, generator=generator()),
     cold_start.pair_contrast: lambda: dict(
@@ -423,13 +423,6 @@ CALLS = {
         lambda kind=kind: dict(vectors=normal(5, 3), kind=kind, amount=0.2, generator=generator())
         for kind in ("noise", "dropout")
     ],
-    clhe.StackEncoder: lambda: dict(dim=4),
-    clhe.StackEncoder.forward: lambda: (clhe.StackEncoder(4), dict(stacks=normal(5, 3, 4))),
-    clhe.BundleEncoder: lambda: dict(dim=4, epsilon=1e-9),
-    clhe.BundleEncoder.forward: lambda: (
-        clhe.BundleEncoder(4),
-        dict(items=normal(4, 3, 4), present=PRESENT),
-    ),
     clhe.clhe_terms: lambda: dict(
         encoded=normal(5, 4),
         decoded=normal(5, 4, seed=1),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.graphs.clhe import BundleEncoder, StackEncoder, clhe_terms, drop_descriptions, released_part
+from cl_teach.graphs.clhe import clhe_terms, drop_descriptions, released_part
+from cl_teach.models.bundles import BundleEncoder, StackEncoder
 
 
 def clhe(quantity, inputs, params):

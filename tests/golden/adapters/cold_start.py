@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.graphs.cold_start import FusionGate
 from cl_teach.graphs.cold_start import cold_start as cold_start_terms
+from cl_teach.models.fields import FusionGate
 
 
 def cold_start(quantity, inputs, params):

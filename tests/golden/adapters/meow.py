@@ -6,12 +6,12 @@ from helpers import UnknownQuantity, gradients, with_grad
 
 from cl_teach.graphs.meow import (
     Clusters,
-    PairWeights,
     concentration,
     negative_weights,
     prototype_loss,
     weighted_info_nce,
 )
+from cl_teach.models.pair_weights import PairWeights
 
 
 def meow(quantity, inputs, params):

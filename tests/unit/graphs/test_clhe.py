@@ -11,9 +11,7 @@ from unit_helpers import draw
 from cl_teach.datasets.networks import item_bundles
 from cl_teach.graphs.clhe import (
     CLHE,
-    BundleEncoder,
     Descriptions,
-    StackEncoder,
     clhe_terms,
     drop_descriptions,
     one_way_contrast,
@@ -22,6 +20,7 @@ from cl_teach.graphs.clhe import (
     perturb,
     released_part,
 )
+from cl_teach.models.bundles import BundleEncoder, StackEncoder
 
 
 def generator():

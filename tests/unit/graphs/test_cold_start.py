@@ -10,13 +10,12 @@ from unit_helpers import draw
 from cl_teach.datasets.networks import attributed_interactions
 from cl_teach.graphs.cold_start import (
     ColdStart,
-    FusionGate,
     cold_start,
     draw_batch,
     hide_fields,
     pair_contrast,
 )
-from cl_teach.models.fields import FieldEncoder
+from cl_teach.models.fields import FieldEncoder, FusionGate
 
 
 def scorer(temperature=1.0):

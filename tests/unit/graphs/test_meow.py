@@ -11,14 +11,14 @@ from cl_teach.datasets.networks import paper_network
 from cl_teach.graphs.meow import (
     MEOW,
     Clusters,
-    PairWeights,
     cluster,
     concentration,
     negative_weights,
     prototype_loss,
     weighted_info_nce,
 )
-from cl_teach.models.meta_paths import MetaPath, meta_path_links
+from cl_teach.models.meta_paths import MetaPath, MetaPathNetwork, meta_path_links
+from cl_teach.models.pair_weights import PairWeights
 
 A, B = normalize(draw(6, 4)), normalize(draw(6, 4, seed=1))
 ASSIGNMENTS = torch.tensor([[0, 0, 1, 1, 0, 1], [0, 1, 2, 2, 0, 1]])
@@ -205,11 +205,12 @@ def gap(z, labels=GRAPH.labels):
     return (cosine[same].mean() - cosine[~same].mean()).item()
 
 
-def build(weights="clusters", **settings):
+def build(weights="clusters", *, feature_mask=0.3):
     torch.manual_seed(0)
     paths = [MetaPath(GRAPH.authors, GRAPH.writes), MetaPath(GRAPH.subjects, GRAPH.about)]
     generator = torch.Generator().manual_seed(0)
-    return MEOW(GRAPH.papers, paths, 32, weights=weights, generator=generator, **settings)
+    network = MetaPathNetwork(GRAPH.papers, paths, 32, feature_mask=feature_mask, generator=generator)
+    return MEOW(network, weights=weights)
 
 
 def train(weights="clusters", epochs=50):
@@ -309,9 +310,11 @@ def test_tiny_weights_half_precision_and_label_widths_change_nothing_that_counts
         (lambda: cluster(A, (7,)), "counts"),
         (lambda: meta_path_links(torch.ones(3, 2), 4), "top"),
         (lambda: meta_path_links(2 * torch.ones(3, 2), 1), "incidence"),
-        (lambda: MEOW(A, [], 4), "paths"),
-        (lambda: MEOW(A, [MetaPath(A, torch.ones(6, 6))], 4, edge_mask=2.0), "edge_mask"),
-        (lambda: MEOW(A, [MetaPath(A, torch.ones(5, 6))], 4, top=2), "incidence"),
+        (lambda: MetaPathNetwork(A, [], 4), "paths"),
+        (lambda: MetaPathNetwork(A, [MetaPath(A, torch.ones(6, 6))], 4, edge_mask=2.0), "edge_mask"),
+        (lambda: MetaPathNetwork(A, [MetaPath(A, torch.ones(5, 6))], 4, top=2), "incidence"),
+        (lambda: MEOW(build().network, counts=(151,)), "counts, network"),
+        (lambda: MEOW(build().network, weights=torch.ones(5, 5)), "weights"),
     ],
 )
 def test_bad_input_is_named(call, says):
@@ -322,5 +325,7 @@ def test_bad_input_is_named(call, says):
 def test_wrong_types_are_named():
     with pytest.raises(TypeError, match="anchors"):
         weighted_info_nce([1.0], B, hard())
+    with pytest.raises(TypeError, match="network"):
+        MEOW(GRAPH.papers)
     with pytest.raises(TypeError, match="assignments"):
         negative_weights(ASSIGNMENTS.double())
