@@ -92,8 +92,8 @@ def test_swapping_baseline_and_method_mirrors_the_interval() -> None:
         ([1.0], [2.0], "at least 2 seeds, got 1"),
         ([], [], "at least 2 seeds, got 0"),
         ([1.0, 2.0], [1.0], "equal lengths, got 2 and 1"),
-        ([1.0, math.nan], [1.0, 2.0], "baseline\\[1\\].*got inf"),
-        ([1.0, 2.0], [math.inf, 2.0], "method\\[0\\].*got (inf|nan)"),
+        ([1.0, math.nan], [1.0, 2.0], "baseline\\[1\\].*got nan"),
+        ([1.0, 2.0], [math.inf, 2.0], "method\\[0\\].*got inf"),
     ],
 )
 def test_pairs_that_give_no_interval_are_refused(baseline: list[float], method: list[float], message: str) -> None:
@@ -184,7 +184,7 @@ def test_interval_and_verdict_can_be_recomputed_from_the_stored_values(root: Pat
         ({"seeds": [0, 1, 2, 3, 3]}, "each may occur once"),
         ({"seeds": [0, 1, 2, 3]}, "equal lengths, got 4, 5 and 5"),
         ({"method": METHOD[:4]}, "equal lengths, got 5, 5 and 4"),
-        ({"method": [math.nan, *METHOD[1:]]}, "method\\[0\\].*got (inf|nan)"),
+        ({"method": [math.nan, *METHOD[1:]]}, "method\\[0\\].*got inf"),
         ({"expected": "better"}, "expected"),
         ({"claim": " "}, "claim: needs a text"),
         ({"claim_id": "Two Words"}, "claim_id: needs lower case words"),
