@@ -184,7 +184,7 @@ def test_interval_and_verdict_can_be_recomputed_from_the_stored_values(root: Pat
         ({"seeds": [0, 1, 2, 3, 3]}, "each may occur once"),
         ({"seeds": [0, 1, 2, 3]}, "equal lengths, got 4, 5 and 5"),
         ({"method": METHOD[:4]}, "equal lengths, got 5, 5 and 4"),
-        ({"method": [math.nan, *METHOD[1:]]}, "method\\[0\\].*got inf"),
+        ({"method": [math.nan, *METHOD[1:]]}, "method\\[0\\].*got nan"),
         ({"expected": "better"}, "expected"),
         ({"claim": " "}, "claim: needs a text"),
         ({"claim_id": "Two Words"}, "claim_id: needs lower case words"),
