@@ -64,6 +64,7 @@ __all__ = [
     "ConstrainedBandit",
     "ConstrainedPPO",
     "Measured",
+    "RatedTexts",
     "mixed_advantages",
     "saturating_reward",
     "score_thresholds",
@@ -87,6 +88,25 @@ class Measured(NamedTuple):
     rewards: Tensor
     divergence: Tensor
     weights: Tensor
+
+
+class RatedTexts(NamedTuple):
+    """Texts with what `ConstrainedPPO.rate` found out about them; nothing of it changes while the policy learns.
+
+    ``tokens (n, T + 1)``, the first one only read. Of each token: ``old (n, T)`` log-probabilities when it was written,
+    ``advantages`` and ``returns (n, T, N + 1)``, the last channel for staying near the reference, and rewards
+    ``to_go (n, T, N)``. Of each text: ``rewards (n, N)`` and ``divergence (n,)`` from the reference. ``picked (b,)``
+    are the tokens that a descent step is about, numbered through all texts; None for all.
+    """
+
+    tokens: Tensor
+    old: Tensor
+    advantages: Tensor
+    returns: Tensor
+    to_go: Tensor
+    rewards: Tensor
+    divergence: Tensor
+    picked: Tensor | None = None
 
 
 @full_precision
@@ -236,52 +256,98 @@ class ConstrainedPPO(nn.Module):
         with evaluating(self.policy):
             return continue_tokens(self.policy, start, self.length, generator=generator)
 
-    def step(self, tokens: Tensor, *, generator: torch.Generator | None = None) -> Measured:
+    @torch.no_grad()
+    def rate(self, tokens: Tensor) -> RatedTexts:
+        """Rewards of texts ``(n, length + 1)`` from `write`, and the advantages of their tokens."""
+        return self._rate("tokens", tokens)
+
+    def _rate(self, name: str, tokens: Tensor) -> RatedTexts:
+        check_shapes(**{name: (tokens, f"n {self.length + 1}", int)})
+        tokens = check_labels(tokens.flatten(), name=name).view_as(tokens)
+        read, written = tokens[:, :-1], tokens[:, 1:]
+        with evaluating(self.policy):
+            states, logits = read_tokens(self.policy, read, name=name)
+        check_labels(written.flatten(), name=name, num_classes=logits.shape[-1])
+        old = token_log_probability(logits, written)  # (n, T)
+        leaving = old - token_log_probability(read_tokens(self.reference, read, name=name)[1], written)
+        episode = self.reward_models(written)
+        check_shapes(**{f"reward_models({name})": (episode, f"{len(tokens)} {len(self.multipliers.raw)}")})  # (n, N)
+        rewards = old.new_zeros(*written.shape, episode.shape[1] + 1)  # (n, T, N + 1)
+        rewards[:, -1, :-1] = episode.to(rewards)
+        rewards[..., -1] = -self.kl_coefficient * leaving
+        advantages, returns = advantages_and_returns(rewards, self.values(states))  # (n, T, N + 1)
+        to_go = reward_to_go(rewards[..., :-1])
+        return RatedTexts(tokens, old, advantages, returns, to_go, episode, leaving.sum(1))
+
+    def loss(self, batch: RatedTexts, *, generator: torch.Generator | None = None) -> Measured:
+        """What policy and baselines descend on the tokens ``batch.picked``: the clipped mixed advantage, and errors.
+
+        The multipliers only weigh here; their own descent is in ``step``.
+        """
+        check_type(RatedTexts, batch=batch)
+        channels = len(self.multipliers.raw)
+        check_shapes(**{"batch.tokens": (batch.tokens, f"n {self.length + 1}", int)})
+        n = len(batch.tokens)
+        check_shapes(
+            **{
+                "batch.old": (batch.old, f"{n} {self.length}"),
+                "batch.advantages": (batch.advantages, f"{n} {self.length} {channels + 1}"),
+                "batch.returns": (batch.returns, f"{n} {self.length} {channels + 1}"),
+                "batch.to_go": (batch.to_go, f"{n} {self.length} {channels}"),
+                "batch.rewards": (batch.rewards, f"{n} {channels}"),
+                "batch.divergence": (batch.divergence, f"{n}"),
+                "batch.picked": (batch.picked, "b?", int),
+            }
+        )
+        estimates: dict[str, Any] = {"batch.advantages": batch.advantages, "batch.returns": batch.returns}
+        check_entries(-LARGEST, LARGEST, **estimates)
+        tokens = check_labels(batch.tokens.flatten(), name="batch.tokens").view_as(batch.tokens)
+        index = torch.arange(batch.old.numel(), device=tokens.device) if batch.picked is None else batch.picked
+        index = check_labels(index, name="batch.picked", num_classes=batch.old.numel())
+        check_batch(len(index), 2, name="batch.picked", why="to have a deviation")
+
+        states, logits = read_tokens(self.policy, tokens[:, :-1], name="batch.tokens")
+        check_labels(tokens.flatten(), name="batch.tokens", num_classes=logits.shape[-1])
+        log_p = token_log_probability(logits, tokens[:, 1:]).flatten()[index]
+        advantages, returns = (x.flatten(0, 1)[index] for x in (batch.advantages, batch.returns))  # (b, N + 1)
+        weights = self.multipliers()
+        mixed = mixed_advantages(advantages[:, :-1], advantages[:, -1], weights, near=self.multipliers.near())
+        loss = clipped_policy_loss(log_p, batch.old.flatten()[index], mixed)
+        loss = loss + value_loss(self.values(states).flatten(0, 1)[index], returns[:, :-1], returns[:, -1])
+        return Measured(loss, batch.rewards.mean(0), batch.divergence.mean(), weights)
+
+    def step(self, batch: Tensor, *, generator: torch.Generator | None = None) -> Measured:
         """Look at the rewards of texts from `write`, then move policy, baselines and multipliers in a few passes.
 
+        The method owns this loop because there are two players, each with an optimizer: after every descent of policy
+        and baselines the multipliers descend on the same tokens, in the other direction; and because the texts are the
+        policy's own and serve for several passes, with the log-probabilities that they had when they were written.
+
         Args:
-            tokens: ``(n, length + 1)``.
+            batch: texts ``(n, length + 1)``.
             generator: of the order of the tokens.
+
+        Returns:
+            The mean loss of all descents, what was measured before the first, and the weights after the last.
         """
-        check_shapes(tokens=(tokens, f"n {self.length + 1}", int))
-        tokens = check_labels(tokens.flatten(), name="tokens").view_as(tokens)
-        check_batch(len(tokens) * self.length, 2, name="tokens", why="to have a deviation")
+        check_shapes(batch=(batch, f"n {self.length + 1}", int))
+        check_batch(len(batch) * self.length, 2, name="batch", why="to have a deviation")
         check_generator(generator)
-        read, written = tokens[:, :-1], tokens[:, 1:]
         with torch.no_grad():
-            with evaluating(self.policy):
-                states, logits = read_tokens(self.policy, read)
-            check_labels(written.flatten(), name="tokens", num_classes=logits.shape[-1])
-            old = token_log_probability(logits, written)  # (n, T)
-            leaving = old - token_log_probability(read_tokens(self.reference, read)[1], written)
-            episode = self.reward_models(written)
-            check_shapes(**{"reward_models(tokens)": (episode, f"{len(tokens)} {len(self.multipliers.raw)}")})  # (n, N)
-            rewards = old.new_zeros(*written.shape, episode.shape[1] + 1)  # (n, T, N + 1)
-            rewards[:, -1, :-1] = episode.to(rewards)
-            rewards[..., -1] = -self.kl_coefficient * leaving
-            advantages, returns = (
-                x.flatten(0, 1) for x in advantages_and_returns(rewards, self.values(states))
-            )  # (n T, N + 1)
-            to_go = reward_to_go(rewards[..., :-1]).flatten(0, 1)
-        losses = []
+            texts = self._rate("batch", batch)
+        to_go, losses = texts.to_go.flatten(0, 1), []
         for _ in range(self.epochs):
             for index in torch.randperm(len(to_go), generator=generator).to(to_go.device).split(self.minibatch):
                 if len(index) < 2:
                     continue  # nothing to standardize over
-                states, logits = self.policy(read)
-                log_p = token_log_probability(logits, written).flatten()[index]
-                weights, near = self.multipliers(), self.multipliers.near()
-                mixed = mixed_advantages(advantages[index, :-1], advantages[index, -1], weights, near=near)
-                loss = clipped_policy_loss(log_p, old.flatten()[index], mixed)
-                baseline = self.values(states).flatten(0, 1)[index]
-                loss = loss + value_loss(baseline, returns[index, :-1], returns[index, -1])
+                loss = self.loss(texts._replace(picked=index)).loss
                 self.optimizer.zero_grad()
                 loss.backward()
                 nn.utils.clip_grad_norm_(self.trained, MAX_NORM)
                 self.optimizer.step()
                 self.multipliers.update(to_go[index])
                 losses.append(loss.detach())
-        return Measured(torch.stack(losses).mean(), episode.mean(0), leaving.sum(1).mean(), self.multipliers())
+        return Measured(torch.stack(losses).mean(), texts.rewards.mean(0), texts.divergence.mean(), self.multipliers())
 
 
 class ConstrainedBandit(nn.Module):

@@ -262,13 +262,16 @@ class ReweightedTraining(nn.Module):
         self, tokens: Tensor, valid: Tensor | None = None, *, generator: torch.Generator | None = None
     ) -> Reweighted:
         """The loss of sequences ``(M, T + 1)``; ``valid (M, T)`` marks the tokens from the second on that count."""
-        check_shapes(tokens=(tokens, "M T", int))
+        return self._loss("tokens", tokens, valid)
+
+    def _loss(self, name: str, tokens: Tensor, valid: Tensor | None) -> Reweighted:
+        check_shapes(**{name: (tokens, "M T", int)})
         if tokens.shape[1] < 2:
-            raise ValueError(f"tokens: expected at least 2 a sequence, the first is only read, got {tokens.shape[1]}")
-        check_shapes(tokens=(tokens[:, 1:], "M T", int), valid=(valid, "M T?", bool))
-        tokens = check_labels(tokens.flatten(), name="tokens").view_as(tokens)
-        logits = read_tokens(self.model, tokens[:, :-1])[1]
-        check_labels(tokens.flatten(), name="tokens", num_classes=logits.shape[-1])
+            raise ValueError(f"{name}: expected at least 2 a sequence, the first is only read, got {tokens.shape[1]}")
+        check_shapes(**{name: (tokens[:, 1:], "M T", int)}, valid=(valid, "M T?", bool))
+        tokens = check_labels(tokens.flatten(), name=name).view_as(tokens)
+        logits = read_tokens(self.model, tokens[:, :-1], name=name)[1]
+        check_labels(tokens.flatten(), name=name, num_classes=logits.shape[-1])
         losses = sequence_losses(logits, tokens[:, 1:], valid)
         return reweighted_loss(losses, temperature_at(self.steps, self.stages), strategy=self.strategy)
 
@@ -282,11 +285,19 @@ class ReweightedTraining(nn.Module):
         """Count the step."""
         self.steps += 1
 
-    def step(self, tokens: Tensor, valid: Tensor | None = None) -> Reweighted:
-        """One step with the optimizer given at the start; returns the loss before it and the weights."""
+    def step(self, batch: Tensor, valid: Tensor | None = None) -> Reweighted:
+        """One step with the optimizer given at the start; returns the loss before it and the weights.
+
+        The method owns this loop because training has phases: a burn-in of nearly uniform weights, then one
+        temperature after another, counted in steps of an optimizer that a checkpoint takes along.
+
+        Args:
+            batch: sequences ``(M, T + 1)``.
+            valid: ``(M, T)``, see ``loss``.
+        """
         if self.optimizer is None:
             raise ValueError("optimizer: expected one at construction to take steps with, got None")
-        found = self.loss(tokens, valid)
+        found = self._loss("batch", batch, valid)
         self.optimizer.zero_grad()
         found.loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), self.max_norm)

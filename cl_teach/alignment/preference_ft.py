@@ -309,16 +309,20 @@ class PreferenceTuning(nn.Module):
         pairs = margins(log_p, reference, rewards)
         return dpo(pairs, **self.settings) if self.name == "dpo" else ipo(pairs, **self.settings)
 
-    def step(self, draws: Draws, *, steps: int = 1) -> Tensor:
-        """Take some steps on one batch of draws; returns the losses ``(steps,)`` before each."""
-        check_type(Draws, draws=draws)
+    def step(self, batch: Draws, *, steps: int = 1) -> Tensor:
+        """Take some steps on one batch of draws; returns the losses ``(steps,)`` before each.
+
+        The method owns this loop because its batches are the policy's own samples: between two calls `collect` draws
+        anew, and within one the same draws, with the log-probabilities that they had, serve for several passes.
+        """
+        check_type(Draws, batch=batch)
         check_count(steps=steps)
         losses = []
         for _ in range(steps):
             try:
-                loss = self.loss(*draws)
+                loss = self.loss(*batch)
             except (TypeError, ValueError) as error:  # the field, under the name that the caller knows
-                raise type(error)(f"draws.{error}") from error
+                raise type(error)(f"batch.{error}") from error
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()

@@ -30,6 +30,7 @@ from .sequence import continue_tokens, predicting_states, response_log_probabili
 from .signal_tower import DropKeyAttention, LoRALinear, NormalizedHead, SignalTower, draw_drop_mask
 from .subject import Denoiser, SubjectReader
 from .token_classifier import TokenClassifier
+from .token_mask import TokenMask
 
 __all__ = [
     "Foreground",
@@ -87,6 +88,7 @@ __all__ = [
     "SignalTower",
     "draw_drop_mask",
     "TokenClassifier",
+    "TokenMask",
     "BundleEncoder",
     "StackEncoder",
     "FieldEncoder",

@@ -16,7 +16,7 @@ from cl_teach.alignment import (
 )
 from cl_teach.core import divergences, frozen, gradients, multipliers, policy_gradient, search
 from cl_teach.datasets import bandits, facts, preferences, redundant
-from cl_teach.models import activations, policies, sequence
+from cl_teach.models import activations, policies, sequence, token_mask
 from cl_teach.models.language_model import LanguageModel
 
 TOKENS, OTHERS = whole(7, 4, 5), whole(7, 4, 5, seed=1)
@@ -242,7 +242,7 @@ CALLS = {
         lambda name=name: (tuning(name), {**drawn()._asdict(), "generator": generator()})
         for name in preference_ft.PreferenceTuning.LOSSES
     ],
-    preference_ft.PreferenceTuning.step: lambda: (tuning(), dict(draws=drawn(), steps=2)),
+    preference_ft.PreferenceTuning.step: lambda: (tuning(), dict(batch=drawn(), steps=2)),
     # likelihood displacement
     likelihood_displacement.ches: lambda: dict(
         states_plus=normal(4, 5, 3), mask_plus=MASK, states_minus=normal(4, 5, 3, seed=1), mask_minus=MASK
@@ -291,8 +291,8 @@ CALLS = {
     sparsepo.activation_mask: lambda: dict(
         activations=[[normal(4, 4, 3), normal(4, 4, 2)], [normal(4, 4, 3, seed=1)]], valid=VALID
     ),
-    sparsepo.TokenMask: lambda: dict(layers=2, width=6, dropout=0.1),
-    sparsepo.TokenMask.forward: lambda: (sparsepo.TokenMask(2, 6), dict(states=normal(2, 4, 5, 6))),
+    token_mask.TokenMask: lambda: dict(layers=2, width=6, dropout=0.1),
+    token_mask.TokenMask.forward: lambda: (token_mask.TokenMask(2, 6), dict(states=normal(2, 4, 5, 6))),
     sparsepo.SparsePO: lambda: dict(
         model=model(),
         width=6,
@@ -342,7 +342,15 @@ CALLS = {
     ),
     constrained_rlhf.ConstrainedPPO.forward: lambda: (writer(), dict(tokens=TOKENS)),
     constrained_rlhf.ConstrainedPPO.write: lambda: (writer(), dict(texts=2, generator=generator())),
-    constrained_rlhf.ConstrainedPPO.step: lambda: (writer(), dict(tokens=TOKENS, generator=generator())),
+    constrained_rlhf.ConstrainedPPO.rate: lambda: (writer(), dict(tokens=TOKENS)),
+    constrained_rlhf.ConstrainedPPO.loss: [
+        lambda picked=picked: (
+            writer(),
+            dict(batch=writer().rate(TOKENS)._replace(picked=picked), generator=generator()),
+        )
+        for picked in (None, torch.tensor([0, 5, 3]))
+    ],
+    constrained_rlhf.ConstrainedPPO.step: lambda: (writer(), dict(batch=TOKENS, generator=generator())),
     constrained_rlhf.ConstrainedBandit: lambda: dict(
         world=WORLD, multipliers=held(), saturating=True, kl_coefficient=0.05
     ),
@@ -373,7 +381,7 @@ CALLS = {
         dict(tokens=TOKENS, valid=VALID, generator=generator()),
     ),
     loss_reweighting.ReweightedTraining.forward: lambda: (reweighted(), dict(tokens=TOKENS, valid=VALID)),
-    loss_reweighting.ReweightedTraining.step: lambda: (reweighted(), dict(tokens=TOKENS, valid=VALID)),
+    loss_reweighting.ReweightedTraining.step: lambda: (reweighted(), dict(batch=TOKENS, valid=VALID)),
     loss_reweighting.ReweightedTraining.after_step: lambda: (reweighted(), {}),
     # WAGLE
     gradients.loss_gradients: lambda: leaves() | dict(reduction="mean"),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from helpers import UnknownQuantity, gradients, with_grad
 
-from cl_teach.alignment.sparsepo import TokenMask, TokenWeights, activation_mask, sparse_preference_loss, token_terms
+from cl_teach.alignment.sparsepo import TokenWeights, activation_mask, sparse_preference_loss, token_terms
 from cl_teach.core.preference import preference_loss
+from cl_teach.models.token_mask import TokenMask
 
 
 def sparsepo(quantity, inputs, params):

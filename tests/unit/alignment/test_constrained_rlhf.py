@@ -227,6 +227,41 @@ def test_ppo_goes_on_from_its_state():
         assert torch.equal(a, b)
 
 
+def texts():
+    method = writer()
+    return method.rate(method.write(8, generator=torch.Generator().manual_seed(0)))
+
+
+def test_the_first_loss_has_a_ratio_of_one_and_errors_of_the_baselines():
+    method, batch = writer(), texts()
+    found = method.loss(batch)
+    index = torch.tensor([3, 7, 40])
+    some = method.loss(batch._replace(picked=index))
+    for measured, where in ((found, torch.arange(64)), (some, index)):
+        a = batch.advantages.flatten(0, 1)[where]
+        a = (a - a.mean(0)) / a.std(0)
+        weights = method.multipliers()
+        policy = -(a[:, :2] @ weights + (2 - weights.sum()) * a[:, 2]).mean()  # 0 up to rounding
+        with torch.no_grad():
+            values = method.values(method.policy(batch.tokens[:, :-1])[0]).flatten(0, 1)[where]
+        error = (batch.returns.flatten(0, 1)[where] - values).square().mean(0)
+        assert torch.isclose(measured.loss, policy + 0.5 * error[:2].mean() + 0.2 * error[2], atol=1e-6)
+    assert torch.equal(found.rewards, proxies(batch.tokens[:, 1:]).mean(0)) and abs(found.divergence) < 1e-6
+    found.loss.backward()
+    assert method.multipliers.raw.grad is None
+    assert all(p.grad is not None for p in method.trained)
+
+
+def test_a_step_is_the_loss_of_its_minibatches():
+    """One pass and one minibatch: the loss of the whole batch, from before the step."""
+    method, generator = writer(epochs=1, minibatch=64), torch.Generator().manual_seed(0)
+    tokens = method.write(8, generator=generator)
+    before, raw = method.loss(method.rate(tokens)).loss, method.multipliers.raw.clone()
+    assert torch.isclose(method.step(tokens).loss, before, atol=1e-6)
+    assert not torch.equal(method.multipliers.raw, raw)
+    assert method.loss(method.rate(tokens)).loss.requires_grad
+
+
 def test_the_reference_has_no_dropout_and_texts_are_written_without_it():
     class Dropping(LanguageModel):
         def forward(self, tokens):
@@ -312,7 +347,10 @@ def test_the_search_finds_thresholds_with_a_better_gold_score_than_it_began_with
         (lambda: Multipliers(draw(2), learning_rate=0.0), ValueError, "learning_rate"),
         (lambda: squash(draw(2), "sigmoid"), ValueError, "kind"),
         (lambda: saturating_reward(CONSTRAINTS, draw(3)), ValueError, "thresholds"),
-        (lambda: writer().step(torch.zeros(3, 4).long()), ValueError, "tokens"),
+        (lambda: writer().step(torch.zeros(3, 4).long()), ValueError, "batch"),
+        (lambda: writer().loss(torch.zeros(3, 9)), TypeError, "batch"),
+        (lambda: writer().loss(texts()._replace(old=draw(3, 8))), ValueError, r"batch\.old"),
+        (lambda: writer().loss(texts()._replace(picked=torch.tensor([3]))), ValueError, r"batch\.picked"),
         (lambda: proxy_bandit(shared=2.0), ValueError, "shared"),
     ],
 )

@@ -8,7 +8,6 @@ from unit_helpers import draw
 
 from cl_teach.alignment.sparsepo import (
     SparsePO,
-    TokenMask,
     TokenWeights,
     activation_mask,
     sparse_preference_loss,
@@ -16,6 +15,7 @@ from cl_teach.alignment.sparsepo import (
 )
 from cl_teach.datasets.preferences import planted_preferences
 from cl_teach.models.language_model import LanguageModel
+from cl_teach.models.token_mask import TokenMask
 
 
 def labels(*shape, seed=0):
