@@ -28,8 +28,8 @@ def threshold_end(
 ) -> tuple[Tensor, Tensor]:
     r"""Where the flow of the diagonal network with a threshold ends, from positive starts.
 
-    With the excess :math:`u = w_1 - b/\varphi` an active feature is a linear one: :math:`z = \varphi w_2 u`, and
-    :math:`k = w_2^2 - u^2` is conserved, so the end follows from :math:`z = \sqrt{1-\alpha}`.
+    With the excess :math:`\omega = w_1 - b/\varphi` an active feature is a linear one: :math:`z = \varphi w_2\omega`,
+    and :math:`k = w_2^2 - \omega^2` is conserved, so the end follows from :math:`z = \sqrt{1-\alpha}`.
 
     Args:
         w1: ``(n,)`` first weights at the start, positive.
@@ -44,8 +44,8 @@ def threshold_end(
     excess = w1 - threshold / strength
     active = excess > 0
     k = w2.square() - excess.square()
-    p = (1 - disruption) / strength.square()  # what u^2 w2^2 has to become
-    square = ((k.square() + 4 * p).sqrt() - k) / 2  # u^2
+    p = (1 - disruption) / strength.square()  # what excess^2 w2^2 has to become
+    square = ((k.square() + 4 * p).sqrt() - k) / 2  # excess^2
     ended = threshold + strength * square.clamp_min(0).sqrt()
     pre = torch.where(active, ended, w1 * strength)
     return pre, torch.where(active, (1 - disruption).sqrt(), 0.0)
@@ -114,8 +114,8 @@ EXERCISES: dict[int, Exercise] = {
             Case(
                 "active features, partly scrambled",
                 lambda seed: _diagonal(seed),
-                "Two equations for the end: w2 u strength = sqrt(1 - disruption), and w2^2 - u^2 as at the start. "
-                "They give a quadratic equation for u^2.",
+                "Two equations: w2 * excess * strength = sqrt(1 - disruption), and w2^2 - excess^2 is conserved. "
+                "They give a quadratic equation for excess^2.",
             ),
             Case(
                 "no threshold: the linear network",
@@ -125,7 +125,7 @@ EXERCISES: dict[int, Exercise] = {
             Case(
                 "fully scrambled features",
                 lambda seed: _diagonal(seed, disruption=1.0),
-                "The output ends at 0. Either u or w2 vanishes, depending on which was smaller; the other keeps "
+                "The output ends at 0. Either excess or w2 vanishes, depending on which was smaller; the other keeps "
                 "what is conserved.",
             ),
             Case(
