@@ -7,6 +7,8 @@ from torch import Tensor
 
 from . import Case, Exercise
 
+__all__ = ["EXERCISES", "pair_correlations", "residual_bound"]
+
 
 def pair_correlations(joint: Tensor) -> Tensor:
     """How well the best functions predict themselves in the other view, in falling order.
