@@ -6,7 +6,7 @@ import torch
 from fuzzing import generator, normal, uniform
 from torch import nn
 
-from cl_teach.exercises import linear_contrast
+from cl_teach.exercises import linear_contrast, what_is_identified
 from cl_teach.exercises import one_operator as exercises_of_the_operator
 from cl_teach.exercises import projection_head as exercises_of_the_head
 from cl_teach.models.fixed_head import FixedHead
@@ -153,6 +153,8 @@ EXEMPT = {
     linear_contrast.deep_escape_time: REFERENCE,
     exercises_of_the_operator.pair_correlations: REFERENCE,
     exercises_of_the_operator.residual_bound: REFERENCE,
+    what_is_identified.collision_floor: REFERENCE,
+    what_is_identified.coverage: REFERENCE,
     exercises_of_the_head.layer_gram: REFERENCE,
     exercises_of_the_head.threshold_end: REFERENCE,
 }
