@@ -21,7 +21,7 @@ from cl_teach.survey import STAGES, Method, Part, adapter_strings, find_anchor, 
 
 ROOT = Path(__file__).resolve().parents[1]
 TODO = "TODO"  # what the templates of `make method` leave to be filled in
-SHARED = {"theory.linear_model", "theory.linear_byol"}  # the toy models of part 2
+SHARED = {"theory.linear_model", "theory.linear_byol", "theory.one_operator"}  # toy models of part 2
 LINES, MARKERS, COLORS = (
     ("-", "--", "-.", ":"),
     ("o", "s", "^", "D", "v", "x"),
