@@ -32,6 +32,7 @@ import multiprocessing
 import os
 import statistics
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -219,12 +220,20 @@ def call(function: Callable[..., Any], seed: int, settings: Row) -> tuple[Any, f
     return result, time.process_time() - start
 
 
+def end_with_parent() -> None:
+    """In a worker: end with the parent. Those of a killed one would wait for work for ever, and hold memory."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+
 class Runs:
     """Makes runs that are not there yet, in this process or in several."""
 
     def __init__(self, progress: Progress, jobs: int) -> None:
         self.progress = progress
-        self.pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) if jobs > 1 else None
+        spawn = multiprocessing.get_context("spawn")
+        self.pool = ProcessPoolExecutor(jobs, spawn, initializer=end_with_parent) if jobs > 1 else None
 
     def all(self, kind: str, function: Callable[..., Any], todo: Sequence[tuple[Row, int]]) -> list[Row]:
         """Entries (``result``, ``seconds``) of these settings and seeds, in order."""
