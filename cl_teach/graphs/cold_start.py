@@ -171,6 +171,12 @@ def pair_contrast(
 
     Returns:
         Scalar, or ``(B,)`` with ``reduction="none"``.
+
+    Example:
+        >>> users, items = torch.ones(3, 2), torch.ones(3, 2)  # nothing tells the three items apart
+        >>> known = torch.tensor([[False, True, False]] + 2 * [[False] * 3])  # user 0 is known to like item 1
+        >>> pair_contrast(users, items, known, reduction="none").exp().round().tolist()  # candidates of each
+        [2.0, 3.0, 3.0]
     """
     check_shapes(users=(users, "B d"), items=(items, "B d"), popularity=(popularity, "B?"))
     check_shapes(known=(known, f"{len(users)} {len(users)}", bool))
