@@ -415,7 +415,7 @@ def test_a_root_that_does_not_exist_is_an_error(tmp_path: Path, monkeypatch: pyt
 
 
 def test_an_unknown_scale_is_an_error(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CL_TEACH_SCALE", "fulll")
+    monkeypatch.setenv("CL_TEACH_SCALE", "large")
     with pytest.raises(ValueError, match="CL_TEACH_SCALE"):
         make()
 

@@ -182,7 +182,10 @@ def test_zero_shot_takes_the_best_prompt_and_standardizes_every_class():
         (lambda: MoRE({"report": SignalTower(3, 4)}, 32), "towers"),
         (lambda: zero_shot_scores(N, X, torch.tensor([0, 0, 2, 2, 2, 2])), "classes"),
         (lambda: patients(0), "n"),
-        (lambda: augment_ecg(draw(2, 1, 9), torch.zeros(2).long(), torch.zeros(2, 4).long(), torch.zeros(2, 4)), "order"),
+        (
+            lambda: augment_ecg(draw(2, 1, 9), torch.zeros(2).long(), torch.zeros(2, 4).long(), torch.zeros(2, 4)),
+            "order",
+        ),
     ],
 )
 def test_bad_input_is_named(call, word):
