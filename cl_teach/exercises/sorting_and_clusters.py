@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
+from scipy import stats
 from torch import Tensor
 
 from ..losses.groco import soft_sort
@@ -40,6 +43,25 @@ def codes_with_shares(scores: Tensor, shares: Tensor, epsilon: float, iterations
         log_q = log_q - log_q.logsumexp(0, keepdim=True) + (len(scores) * shares).log()
         log_q = log_q - log_q.logsumexp(1, keepdim=True)
     return log_q.exp()
+
+
+def seeds_for(effect: float, spread: float, power: float) -> int:
+    """Smallest number of paired seeds with which a two-sided t test at 5 % finds a difference often enough.
+
+    Args:
+        effect: the true mean difference, positive.
+        spread: standard deviation of the difference within a seed, positive.
+        power: probability of finding it, below 1.
+
+    Returns:
+        At least 2.
+    """
+    n = 2
+    while True:
+        border, shift = stats.t.ppf(0.975, n - 1), math.sqrt(n) * effect / spread
+        if stats.nct.sf(border, n - 1, shift) + stats.nct.cdf(-border, n - 1, shift) >= power:
+            return n
+        n += 1
 
 
 def _draw(seed: int, *shape: int) -> Tensor:
@@ -105,6 +127,23 @@ EXERCISES = {
                 lambda seed: (_draw(seed, 1, 4).expand(5, 4).clone(), _shares(4), 0.2, 3),
                 "Equal samples have equal codes: the shares themselves.",
             ),
+        ],
+    ),
+    5: Exercise(
+        prompt="Seeds that find a difference of a given size.",
+        reference=seeds_for,
+        cases=[
+            Case(
+                "half a point, four times in five",
+                lambda seed: (0.5, 0.63, 0.8),
+                "The statistic is a noncentral t with n - 1 degrees of freedom, shifted by sqrt(n) * effect / spread.",
+            ),
+            Case(
+                "a small effect",
+                lambda seed: (0.2, 0.63 + 0.1 * seed, 0.8),
+                "A normal approximation is a seed or two short; half of the effect needs about four times the seeds.",
+            ),
+            Case("a large effect", lambda seed: (3.0, 0.63, 0.9), "Two seeds are the least that have a spread."),
         ],
     ),
 }

@@ -2,116 +2,141 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
-from ..theory.contrastive_loss_behaviour import penalty_entropy, relative_penalty
+from ..theory.contrastive_loss_behaviour import contrast_terms, penalty_entropy
 from . import Case, Exercise
 
 
-def penalty(similarity: Tensor, temperature: float) -> Tensor:
-    """Share of the push that each negative gets; positives on the diagonal of a square matrix.
+def push_on_sphere(anchors: Tensor, keys: Tensor, temperature: float) -> Tensor:
+    """How far each negative drives each anchor along the sphere, per unit of step; 0 for the positive.
+
+    A gradient of p / temperature in the cosine becomes one of p / temperature times the length of the part of the key
+    that is at a right angle to the anchor, sqrt(1 - cosine^2).
 
     Args:
-        similarity: ``(n, n)`` cosines.
+        anchors: ``(n, d)`` unit vectors.
+        keys: ``(n, d)`` unit vectors, row i the positive of anchor i.
         temperature: greater than 0.
 
     Returns:
-        ``(n, n)``, rows sum to 1, 0 on the diagonal.
+        ``(n, n)``.
     """
-    return relative_penalty(similarity, temperature)
+    cosine = anchors @ keys.mT
+    share = (cosine / temperature).softmax(1).fill_diagonal_(0)
+    return share / temperature * (1 - cosine.square()).clamp_min(0).sqrt()
 
 
-def effective_negatives(similarity: Tensor, temperature: float) -> Tensor:
-    """How many negatives an anchor effectively has: the exponential of the entropy of its penalties.
+def temperature_for(cosines: Tensor, effective: float) -> Tensor:
+    """The temperature at which an anchor has a given effective number of negatives.
+
+    The entropy rises with the temperature, so the interval can be halved, on a logarithmic scale.
 
     Args:
-        similarity: ``(n, n)`` cosines, positives on the diagonal.
-        temperature: greater than 0.
+        cosines: ``(n, m)`` of the negatives of each anchor.
+        effective: number of negatives, between 1 and m.
 
     Returns:
-        ``(n,)`` between 1 and n - 1.
+        ``(n,)`` between 1e-3 and 1e3.
     """
-    return penalty_entropy(relative_penalty(similarity, temperature)).exp()
+    low, high = torch.full((2, len(cosines)), 1e-3, dtype=cosines.dtype)
+    high = 1e6 * high
+    for _ in range(80):
+        middle = (low * high).sqrt()
+        many = penalty_entropy((cosines / middle[:, None]).softmax(1)).exp() > effective
+        low, high = torch.where(many, low, middle), torch.where(many, middle, high)
+    return (low * high).sqrt()
 
 
-def needed_lead(temperature: float, n: int) -> float:
-    """The lead over n - 1 equal negatives at which a positive takes half of the softmax.
+def calibrated_temperature(similarity: Tensor) -> float:
+    """The temperature at which the mean loss of fixed features is lowest.
+
+    The loss is convex in 1 / temperature, and its slope there is the mean cosine that the softmax expects minus the
+    mean cosine of the positives.
 
     Args:
-        temperature: greater than 0.
-        n: number of keys, at least 2.
+        similarity: ``(n, n)`` cosines, the positives on the diagonal; at least one positive is beaten by a negative.
 
     Returns:
-        A difference of cosines.
+        A temperature between 1e-3 and 1e3.
     """
-    return temperature * math.log(n - 1)
+    low, high = 1e-3, 1e3  # of 1 / temperature
+    for _ in range(80):
+        b = (low * high) ** 0.5
+        expected = (contrast_terms(similarity, 1 / b).probability * similarity).sum(1)
+        low, high = (low, b) if float((expected - similarity.diagonal()).mean()) > 0 else (b, high)
+    return (low * high) ** -0.5
+
+
+def _unit(seed: int, n: int = 6, d: int = 5) -> Tensor:
+    z = torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return z / z.norm(dim=1, keepdim=True)
 
 
 def _square(seed: int, n: int = 6) -> Tensor:
-    z = torch.nn.functional.normalize(torch.randn(n, 5, generator=torch.Generator().manual_seed(seed)), dim=1)
-    w = torch.nn.functional.normalize(torch.randn(n, 5, generator=torch.Generator().manual_seed(seed + 99)), dim=1)
-    return z @ w.T
+    return _unit(seed, n) @ _unit(seed + 99, n).mT
 
 
 EXERCISES = {
     1: Exercise(
-        prompt="The relative penalty of every negative, stable at any temperature.",
-        reference=penalty,
+        prompt="How far each negative drives each anchor along the sphere.",
+        reference=push_on_sphere,
         cases=[
             Case(
-                "random similarities",
-                lambda seed: (_square(seed), 0.3),
-                "Each row is a softmax over its negatives only: take the diagonal out before the softmax, not after.",
+                "random embeddings",
+                lambda seed: (_unit(seed), _unit(seed + 50), 0.3),
+                "The softmax is over all keys, the positive included; its own column counts as 0 afterward.",
+            ),
+            Case(
+                "a negative that equals its anchor",
+                lambda seed: (_unit(seed), _unit(seed).roll(1, 0), 0.2),
+                "Equal vectors cannot be told where to go: the push is 0, and round-off must not make it NaN.",
             ),
             Case(
                 "a temperature of 0.002",
-                lambda seed: (_square(seed), 0.002),
-                "exp(s / temperature) overflows here. Use softmax, after masked_fill(..., -inf) on the positive.",
-            ),
-            Case(
-                "a positive much closer than every negative",
-                lambda seed: (_square(seed) * 0.1 + 0.9 * torch.eye(6), 0.01),
-                "A quotient of two gradients is 0/0 here. A softmax over the negatives does not see the positive.",
+                lambda seed: (_unit(seed), _unit(seed + 50), 0.002),
+                "exp(cosine / temperature) overflows here; softmax does not.",
             ),
         ],
     ),
     2: Exercise(
-        prompt="The effective number of negatives.",
-        reference=effective_negatives,
+        prompt="The temperature at which an anchor has a given effective number of negatives.",
+        reference=temperature_for,
         cases=[
             Case(
-                "random similarities",
-                lambda seed: (_square(seed), 0.2),
-                "exp of the entropy of the relative penalties, in nats, row by row.",
+                "six negatives, three effective",
+                lambda seed: (_square(seed), 3.0),
+                "The entropy never falls as the temperature rises: halve an interval until the entropy is log 3.",
             ),
             Case(
-                "all negatives alike",
-                lambda seed: (torch.full((5, 5), 0.3), 0.1),
-                "With equal negatives the answer is n - 1 at every temperature.",
+                "nearly all of them",
+                lambda seed: (_square(seed), 5.9),
+                "Start from an interval that is wide enough, and halve it on a logarithmic scale.",
             ),
             Case(
-                "one negative takes everything",
-                lambda seed: (_square(seed), 0.001),
-                "0 log 0 counts as 0: torch.special.entr does that; -(r * r.log()) gives NaN.",
+                "cosines that differ by little",
+                lambda seed: (0.01 * _square(seed) + 0.9, 2.0),
+                "Only differences over the temperature count: the answer is a hundredth of that without the factor.",
             ),
         ],
+        rtol=1e-3,
     ),
     3: Exercise(
-        prompt="The lead that satisfies half of the softmax.",
-        reference=needed_lead,
+        prompt="The temperature at which fixed features have the lowest mean loss.",
+        reference=calibrated_temperature,
         cases=[
             Case(
-                "a batch of 256",
-                lambda seed: (0.05 * (seed + 1), 256),
-                "Set 1 / (1 + (n - 1) exp(-lead / temperature)) to 1/2 and solve for the lead.",
+                "random similarities, positives a little ahead",
+                lambda seed: (_square(seed, 12) * 0.5 + 0.2 * torch.eye(12, dtype=torch.float64),),
+                "Differentiate by b = 1 / temperature: expected minus positive cosine, on average. Find the zero.",
             ),
             Case(
-                "two keys", lambda seed: (0.3, 2), "With one negative, half of the softmax means a tie: the lead is 0."
+                "half of the spread",
+                lambda seed: (_square(seed, 12) * 0.25 + 0.1 * torch.eye(12, dtype=torch.float64),),
+                "The loss sees only s / temperature: half of the spread, half of the temperature.",
             ),
-            Case("a queue", lambda seed: (0.07, 65537), "n counts the positive too: there are n - 1 negatives."),
         ],
+        rtol=1e-3,
     ),
 }
