@@ -91,6 +91,8 @@ def execute(path: Path, timeout: int, cores: int) -> tuple[Path, float, str]:
         "PYTHONHASHSEED": "0",
         "TQDM_DISABLE": "1",
         "OMP_NUM_THREADS": str(cores),
+        # idle threads sleep: on a busy machine spinning ones keep the working one from its core
+        "OMP_WAIT_POLICY": "PASSIVE",
         "MKL_NUM_THREADS": str(cores),
         "OPENBLAS_NUM_THREADS": str(cores),
         # the kernel of this environment, whatever else the user has registered
