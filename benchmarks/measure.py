@@ -30,7 +30,7 @@ from tqdm.auto import tqdm
 
 from cl_teach import files
 from cl_teach.augment import simclr_augment
-from cl_teach.core import clip_loss, nt_xent, sup_con
+from cl_teach.core import clip_loss, nt_xent, sup_con, tiled_contrast
 from cl_teach.datasets import fashion_mnist
 from cl_teach.losses.dcl import dcl
 from cl_teach.models import ConvEncoder, ProjectionHead
@@ -173,6 +173,27 @@ def compare_losses(repeats: int) -> list[dict[str, Any]]:
                         "peak_mib": peak_of(loss, z1, z2) / 2**20,
                     }
                 )
+    return rows
+
+
+def unchecked(z1: Tensor, z2: Tensor) -> Tensor:
+    """NT-Xent by the same formula and the same tiles, with no argument looked at."""
+    z = torch.cat([z1, z2])
+    z = z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
+    return tiled_contrast(z, scale=1 / TEMPERATURE, positive=len(z1), skip=(0,)).mean()
+
+
+def price_of_checks(repeats: int) -> list[dict[str, Any]]:
+    """What all checks, and the care for long vectors and precisions, add to NT-Xent."""
+    rows = []
+    for n in SIZES[:3]:
+        z1, z2 = draw(n)
+        sides: dict[str, Loss] = {"checked": lambda a, b: nt_xent(a, b, TEMPERATURE), "unchecked": unchecked}
+        times: dict[str, list[float]] = {side: [] for side in sides}
+        for _ in tqdm(range(40 * repeats + 1), desc=f"checks, {n} pairs", leave=False):
+            for side, loss in sides.items():
+                times[side].append(seconds_of(loss, z1, z2))
+        rows.append({"pairs": n} | {side: 1e3 * statistics.median(each[1:]) for side, each in times.items()})
     return rows
 
 
@@ -425,7 +446,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
-    parts_of_it = ("losses", "products", "low_temperature", "input", "step", "curve")
+    parts_of_it = ("losses", "products", "low_temperature", "checks", "input", "step", "curve")
     parser.add_argument("--only", choices=parts_of_it, help="one part")
     parser.add_argument("--one", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--step", choices=SIDES, help=argparse.SUPPRESS)
@@ -441,6 +462,7 @@ def main() -> None:
         "losses": lambda: compare_losses(options.repeats),
         "products": lambda: compare_with_products(options.repeats),
         "low_temperature": lambda: at_low_temperature(options.repeats),
+        "checks": lambda: price_of_checks(options.repeats),
         "input": lambda: input_speed(5),
         "step": lambda: step_speed(3),
         "curve": curve,

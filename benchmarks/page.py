@@ -100,6 +100,7 @@ def section(device: str, result: dict[str, Any]) -> list[str]:
         f"{number(low['cl_teach'])} ms. Many exponentials there are so small that a processor needs a slow path for "
         "them; ours makes them exactly zero.",
         "",
+        *checks(result),
         "### How far it goes",
         "",
         "NT-Xent, one forward and backward pass in a fresh process; the resident memory includes Python and torch.",
@@ -139,6 +140,26 @@ def section(device: str, result: dict[str, Any]) -> list[str]:
     if "step" in result:
         lines += step(result["step"], device)
     return lines
+
+
+def checks(result: dict[str, Any]) -> list[str]:
+    """What it costs that every argument is looked at."""
+    lines = [
+        "### The price of checking",
+        "",
+        "NT-Xent beside the same formula on the same tiles with no argument looked at and no care for long vectors.",
+        "",
+    ]
+    rows = [
+        [
+            f"{row['pairs']:,}",
+            number(row["unchecked"]),
+            number(row["checked"]),
+            f"{100 * (row['checked'] / row['unchecked'] - 1):+.1f} %",
+        ]
+        for row in result.get("checks", ())
+    ]
+    return [*lines, *table(["pairs", "unchecked, ms", "checked, ms", "more"], rows)] if rows else []
 
 
 def step(rows: list[dict[str, Any]], device: str) -> list[str]:
