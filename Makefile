@@ -104,7 +104,7 @@ nbval: $(READY) ## run every stored chapter again, in parallel (nbval, lax)
 	  --nbval-lax --nbval-current-env --nbval-cell-timeout=600 $(if $(ONLY),chapters/$(ONLY:.ipynb=).ipynb,$(NOTEBOOKS))
 
 browser: $(READY) ## look at every built page in a browser
-	@$(PY) -m pytest -q tests/book
+	@$(PY) -m pytest -q -n $(JOBS) tests/book
 
 # --- making what is stored --------------------------------------------------------------------------------------------
 

@@ -212,8 +212,19 @@
     });
   }
 
+  // The theme's arrow that opens a page's subpages in the sidebar has no text for those who cannot see it.
+  function nameArrows() {
+    document.querySelectorAll("li.has-children > details > summary").forEach(function (arrow) {
+      var page = arrow.closest("li").querySelector("a");
+      if (!arrow.textContent.trim() && page) {
+        arrow.setAttribute("aria-label", "Pages below " + page.textContent.trim());
+      }
+    });
+  }
+
   function ready() {
     nameBoxes();
+    nameArrows();
     addFilters();
     makeSortable();
     dropEmptyHeads();
