@@ -104,7 +104,7 @@ def softmax_contrast(
         loss = -log_p.masked_fill(~positives, 0.0).sum(1) / count
     else:
         loss = count.log() - log_p.masked_fill(~positives, -math.inf).logsumexp(1)
-    return reduce(loss, reduction)
+    return _reduced(loss, reduction)
 
 
 @full_precision
@@ -160,7 +160,7 @@ def weighted_contrast(
         own = (share * logits).sum(1)
     else:
         own = (logits + _log(share)).logsumexp(1)
-    return reduce(log_z - own, reduction)
+    return _reduced(log_z - own, reduction)
 
 
 def _is_mask(x: Tensor | None) -> bool:
@@ -264,7 +264,7 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
     n = len(z1)
     z = normalize(torch.cat([z1, z2]))  # (2N, d)
     if use_tiles(temperature):  # the same numbers without the table
-        return reduce(tiled_contrast(z, scale=1 / temperature, positive=n, skip=(0,)), reduction)
+        return _reduced(tiled_contrast(z, scale=1 / temperature, positive=n, skip=(0,)), reduction)
     logits = z @ z.mT / temperature  # (2N, 2N)
     return softmax_contrast(
         logits, other_view_mask(n, z.device), candidates=~self_mask(2 * n, z.device), reduction=reduction
@@ -308,7 +308,7 @@ def sup_con(
     _check_company(labels)
     z = normalize(z)
     if use_tiles(temperature):
-        return reduce(_tiled_sup_con(z, labels, 1 / temperature, variant), reduction)
+        return _reduced(_tiled_sup_con(z, labels, 1 / temperature, variant), reduction)
     itself = self_mask(len(z), z.device)
     positives = same_label_mask(labels) & ~itself
     return softmax_contrast(z @ z.mT / temperature, positives, candidates=~itself, variant=variant, reduction=reduction)
@@ -403,6 +403,10 @@ def reduce(loss: Tensor, reduction: str) -> Tensor:
     """Mean, sum or nothing over the anchors, as in ``torch.nn.functional``."""
     check_choice(REDUCTIONS, reduction=reduction)
     check_shapes(loss=(loss, "..."))
+    return _reduced(loss, reduction)
+
+
+def _reduced(loss: Tensor, reduction: str) -> Tensor:
     if reduction == "none":
         return loss
     return loss.mean() if reduction == "mean" else loss.sum()

@@ -6,6 +6,8 @@ A contrastive loss is a table of similarities plus two masks: which entries are 
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -51,11 +53,15 @@ def normalize(x: Tensor, dim: int = -1) -> Tensor:
     check_type(int, dim=dim)
     if not -x.ndim <= dim < x.ndim:
         raise ValueError(f"x, dim: expected a tensor that has dimension {dim}, got shape {tuple(x.shape)}")
+    if x.numel() == 0 or x.is_meta:
+        check_embeddings(ndim=x.ndim, x=x)  # says which
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
-    largest = wide.detach().abs().amax(dim, keepdim=True)
-    check_embeddings(ndim=x.ndim, x=largest)  # finite if all entries are, and so much smaller than they
-    wide = wide / largest.where(largest > _LARGE, 1.0)  # a factor has no part in a direction, nor in its gradient
     length = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
+    if torch.compiler.is_compiling() or not math.isfinite(length.detach().sum()):
+        check_embeddings(ndim=x.ndim, x=x)  # NaN or infinity came in, or a square left the range
+        largest = wide.detach().abs().amax(dim, keepdim=True)
+        wide = wide / largest.where(largest > _LARGE, 1.0)  # a factor has no part in a direction, nor in its gradient
+        length = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
     return (wide / length.masked_fill(length <= _SHORTEST, 1.0)).to(x.dtype)
 
 
