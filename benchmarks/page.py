@@ -147,7 +147,8 @@ def checks(result: dict[str, Any]) -> list[str]:
     lines = [
         "### The price of checking",
         "",
-        "NT-Xent beside the same formula on the same tiles with no argument looked at and no care for long vectors.",
+        "NT-Xent beside the same formula on the same tiles with no argument looked at and no care for long vectors "
+        f"({', '.join({row['processor'] for row in result.get('checks', ())})}).",
         "",
     ]
     rows = [
