@@ -110,6 +110,7 @@ EXPERIMENT = Experiment(
             "crop",
             "both",
             origin="paper",
+            headline=True,
         ),
         Claim(
             "no-crop",
