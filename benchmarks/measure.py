@@ -344,6 +344,7 @@ def step_speed(repeats: int) -> list[dict[str, Any]]:
             "images_per_second": statistics.median(row["images_per_second"] for row in rows),
             "mib": statistics.median(row["mib"] for row in rows),
             "runs": repeats,
+            "processor": machine()["processor"],
         }
         for side, rows in found.items()
     ]

@@ -171,9 +171,9 @@ def step(rows: list[dict[str, Any]], device: str) -> list[str]:
         "### A whole step with ResNet-18",
         "",
         "SimCLR with the encoder of the papers on pictures of CIFAR-10's shape, `pretrain` beside the loop of "
-        "lightly's documentation, each in a process of its own. The larger the encoder, the less it matters how views "
-        "and loss are made: compare the ratios with those of the small encoder above. The memory of workers comes on "
-        "top of that of the main process, which is shown.",
+        f"lightly's documentation, each in a process of its own ({', '.join({row['processor'] for row in rows})}). The "
+        "larger the encoder, the less it matters how views and loss are made: compare the ratios with those of the "
+        "small encoder above. The memory of workers comes on top of that of the main process, which is shown.",
         "",
     ]
     return lines + table(
