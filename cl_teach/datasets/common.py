@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,7 +15,7 @@ from torch import Tensor
 
 from ..core.checks import check_choice, check_device, check_type
 
-__all__ = ["ImageSet", "data_root", "from_bytes", "sha256", "through_torchvision"]
+__all__ = ["ImageSet", "data_root", "from_bytes", "sha256", "through_torchvision", "verify"]
 
 MEBIBYTE = 2**20
 
@@ -68,6 +69,32 @@ def sha256(path: Path) -> str:
     check_type(Path, path=path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verify(path: Path, expected: str) -> None:
+    """Refuse an embedded file that is missing or damaged.
+
+    Args:
+        path: the file inside the package.
+        expected: its SHA-256 as hexadecimal digits.
+
+    Raises:
+        FileNotFoundError: the file is missing.
+        RuntimeError: its checksum is another.
+    """
+    check_type(Path, path=path)
+    check_type(str, expected=expected)
+    _verify(path, expected)
+
+
+@cache  # once a process is enough; a failed check is not kept
+def _verify(path: Path, expected: str) -> None:
+    repair = "Install cl_teach again, or restore the file with: git checkout -- cl_teach/datasets"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: this embedded file is missing. {repair}")
+    found = sha256(path)
+    if found != expected:
+        raise RuntimeError(f"{path}: expected SHA-256 {expected}, got {found}; the file is damaged. {repair}")
 
 
 def through_torchvision(

