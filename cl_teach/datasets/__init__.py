@@ -4,6 +4,7 @@
 | --- | --- | --- |
 | `fashion_mnist` | 10,000 + 2,000 garments, 28x28 gray | in the wheel; ``full=True`` downloads 60,000 + 10,000 |
 | `cifar10` | 50,000 + 10,000 photographs, 32x32 color | a folder, or torchvision's download |
+| `emoji_names` | 1,377 emoji, 16x16 color, with their names in fourteen languages | in the wheel |
 | `digits` | 1,442 + 355 handwritten digits, 8x8 gray | scikit-learn |
 | `sprites` | drawn objects with independent factors | generated |
 | `sprite_captions`, `abstract_sentences` | what a sprite shows, in words, and what nobody can see | generated |
@@ -22,6 +23,7 @@
 | `low_rank_mdp`, `low_rank_game`, `combination_lock` | worlds to act in, with known optimal values | generated |
 | `point_clouds` | points on a sphere, a cube, a torus or a cone | generated |
 | `planted_preferences` | pairs of responses of which one token decides | generated |
+| `library_preferences` | how a docstring goes on, and how it does not | Python's standard library |
 | `peaked_bandit`, `proxy_bandit` | one decision, with a peaked reward, or with proxies of a gold score | generated |
 | `named_facts` | facts about people, some to be forgotten | generated |
 | `redundant_regression` | a regression in which most rows say nothing | generated |
@@ -45,6 +47,7 @@ from .cifar import cifar10
 from .common import ImageSet
 from .decisions import Decisions, combination_lock, low_rank_game, low_rank_mdp
 from .digits import digits
+from .emoji import EMOJI_LANGUAGES, EmojiNames, emoji_names
 from .factors import Factors, Subjects, TwoFeatures, draw_factors, draw_intervals, draw_subjects, draw_two_features
 from .facts import Facts, named_facts
 from .fashion import fashion_mnist
@@ -56,7 +59,7 @@ from .networks import attributed_interactions, item_bundles, paper_network
 from .painted import color_by_label, overlay_pattern
 from .patients import Patients, patients
 from .point_clouds import PointClouds, point_clouds
-from .preferences import Preferences, planted_preferences
+from .preferences import LibraryPreferences, Preferences, library_preferences, planted_preferences
 from .rationales import Rationales, arithmetic_rationales, rationale_text, spoil_rationales
 from .redundant import Redundant, redundant_regression
 from .scenes import Scenes, draw_scenes
@@ -68,6 +71,9 @@ from .text_changes import TextDraws, change_texts, draw_text_changes, remove_wor
 from .texts import toy_text
 
 __all__ = [
+    "EMOJI_LANGUAGES",
+    "EmojiNames",
+    "emoji_names",
     "NestedBlobs",
     "TurnedDigits",
     "curve_points",
@@ -109,8 +115,10 @@ __all__ = [
     "noise_transition",
     "noisy_labels",
     "polluted_moments",
+    "LibraryPreferences",
     "Preferences",
     "abstract_sentences",
+    "library_preferences",
     "planted_preferences",
     "Decisions",
     "PointClouds",
