@@ -105,7 +105,13 @@ class TurnedDigits(NamedTuple):
 
 
 def turned_digits(
-    split: str = "train", count: int = 1000, *, decay: float = 12.0, largest: int = 60, seed: int = 0
+    split: str = "train",
+    count: int = 1000,
+    *,
+    decay: float = 12.0,
+    largest: int = 60,
+    part: tuple[float, float] = (0.0, 1.0),
+    seed: int = 0,
 ) -> TurnedDigits:
     r"""Digits 2, 3, 4, 5 and 7, turned by a number of degrees that is to be found. Large angles are rare.
 
@@ -114,6 +120,7 @@ def turned_digits(
         count: how many; one digit may come several times, at other angles.
         decay: an angle y has a probability proportional to :math:`e^{-|y|/decay}`; infinite for all alike.
         largest: angle, in degrees to either side, at most 180.
+        part: from where to where in the split digits are taken, as shares of it; disjoint parts share no digit.
         seed: which digits and angles.
 
     Example:
@@ -127,8 +134,15 @@ def turned_digits(
         check_positive(decay=decay)
     check_count(1, 180, largest=largest)
     check_count(0, seed=seed)
+    shares = check_numbers("part", part)
+    if len(shares) != 2 or not 0 <= shares[0] < shares[1] <= 1:
+        raise ValueError(f"part: expected two shares in [0, 1], the smaller one first, got {part}")
     data, generator = digits(split), torch.Generator().manual_seed(seed)
     rows = torch.isin(data.labels, torch.tensor(UPRIGHT)).nonzero()[:, 0]
+    first, last = (round(float(share) * len(rows)) for share in shares)
+    if first == last:
+        raise ValueError(f"part: {part} of {len(rows)} digits is none of them")
+    rows = rows[first:last]
     rows = rows[torch.randint(len(rows), (count,), generator=generator)]
     values = torch.arange(-largest, largest + 1)
     weights = (-values.abs().double() / decay).exp()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import pytest
 import torch
 
 from cl_teach.datasets import curve_points, nested_blobs, turn, turned_digits
@@ -33,3 +34,12 @@ def test_large_angles_are_rare_unless_they_are_not() -> None:
     rare, even = turned_digits(count=2000, decay=12.0).angles, turned_digits(count=2000, decay=math.inf).angles
     assert (rare.abs() > 40).float().mean() < 0.06 < (even.abs() > 40).float().mean()
     assert rare.abs().max() <= 60 and torch.equal(rare, rare.round())
+
+
+def test_disjoint_parts_share_no_digit() -> None:
+    first, second = (turned_digits(count=1500, largest=1, part=part) for part in ((0.0, 0.5), (0.5, 1.0)))
+    upright = [found.images[found.angles == 0].flatten(1) for found in (first, second)]
+    assert min(map(len, upright)) > 300 and torch.cdist(*upright).min() > 1e-3
+    for part in ((0.5, 0.5), (0.6, 0.4), (0.0, 1.1), (0.0, 1e-6)):
+        with pytest.raises(ValueError, match="part"):
+            turned_digits(count=3, part=part)

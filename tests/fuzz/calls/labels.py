@@ -108,7 +108,7 @@ CALLS = {
     ),
     structured.nested_blobs: lambda: dict(blobs=(2, 1), each=3, dim=2, spread=0.5, seed=0),
     structured.curve_points: lambda: dict(labels=10 * uniform(5), dim=3, nuisance=1, seed=0, generator=generator()),
-    structured.turned_digits: lambda: dict(split="test", count=3, decay=10.0, largest=30, seed=0),
+    structured.turned_digits: lambda: dict(split="test", count=3, decay=10.0, largest=30, part=(0.2, 0.9), seed=0),
     structured.turn: lambda: dict(images=uniform(3, 1, 4, 4), degrees=90 * normal(3)),
     # readings
     readouts.match_clusters: lambda: dict(clusters=TRAIN, labels=TRAIN.roll(3)),
