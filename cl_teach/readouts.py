@@ -1,7 +1,7 @@
-"""What a representation says about labels that are uneven, unknown or numbers: four readings.
+"""What a representation says about labels that are uneven, unknown or numbers: five readings.
 
 Clusters are matched to classes before they are counted right, means are split by how often a label was seen, and the
-order of numbers is compared with distances.
+order of numbers is compared with distances; numbers are read by a linear map.
 """
 
 from __future__ import annotations
@@ -12,12 +12,21 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from .core.checks import check_batch, check_count, check_entries, check_labels, check_shapes
+from .core.checks import check_batch, check_count, check_entries, check_labels, check_positive, check_shapes
 from .core.precision import full_precision
 from .core.similarity import normalize
 
-__all__ = ["ShotMeans", "by_shot", "match_clusters", "matched_accuracy", "mutual_information", "order_correlation"]
+__all__ = [
+    "ShotMeans",
+    "by_shot",
+    "explained_variance",
+    "match_clusters",
+    "matched_accuracy",
+    "mutual_information",
+    "order_correlation",
+]
 
+WORST = -1e30  # of an explained variance, which has no lower end
 LARGEST_NAME = 10_000  # tables have a row for every cluster and a column for every class
 
 
@@ -153,6 +162,46 @@ def order_correlation(features: Tensor, labels: Tensor) -> Tensor:
     x, y = x - x.mean(), y - y.mean()
     size = x.norm() * y.norm()
     return ((x @ y) / size if size > 0 else size).to(z.dtype)
+
+
+@full_precision
+def explained_variance(
+    train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, ridge: float = 1e-3
+) -> Tensor:
+    r"""How much of each number a linear map of the features explains, :math:`R^2` on test rows.
+
+    1 for a perfect reading, 0 for one that is no better than the mean of the training rows, negative for a worse one.
+
+    Args:
+        train_x: ``(n, d)`` features.
+        train_y: ``(n, k)`` numbers.
+        test_x: ``(m, d)``.
+        test_y: ``(m, k)``, in no column all equal.
+        ridge: penalty on the weights of standardized features, per row.
+
+    Returns:
+        ``(k,)``, at most 1. It has no gradient.
+
+    Example:
+        >>> x = torch.arange(8.0)[:, None]
+        >>> explained_variance(x, 3 * x + 1, x, torch.cat([3 * x + 1])).round(decimals=2).tolist()
+        [1.0]
+    """
+    check_shapes(train_x=(train_x, "n d"), train_y=(train_y, "n k"), test_x=(test_x, "m d"), test_y=(test_y, "m k"))
+    check_positive(ridge=ridge)
+    check_entries(-1e15, 1e15, train_x=train_x, train_y=train_y, test_x=test_x, test_y=test_y)
+    known, numbers, unknown, truth = (x.detach().double() for x in (train_x, train_y, test_x, test_y))
+    mean, middle = known.mean(0), numbers.mean(0)
+    spread = (known - mean).square().mean(0).sqrt()
+    spread = torch.where(spread > 0, spread, 1.0)
+    a, b = (known - mean) / spread, (unknown - mean) / spread
+    penalty = ridge * len(a) * torch.eye(a.shape[1], dtype=a.dtype, device=a.device)
+    weights = torch.linalg.solve(a.mT @ a + penalty, a.mT @ (numbers - middle))
+    total = (truth - middle).square().sum(0)
+    if not (total > 0).all():
+        raise ValueError("test_y: needs numbers that differ from the mean of train_y, there is nothing to explain")
+    explained = 1 - (truth - middle - b @ weights).square().sum(0) / total
+    return explained.clamp(min=WORST).to(train_x.dtype)
 
 
 def _ranks(values: Tensor) -> Tensor:

@@ -21,7 +21,7 @@
 | `attributed_interactions` | users and items with fields, some never met in training | generated |
 | `item_bundles` | bundles of items that belong together | generated |
 | `low_rank_mdp`, `low_rank_game`, `combination_lock` | worlds to act in, with known optimal values | generated |
-| `point_clouds` | points on a sphere, a cube, a torus or a cone | generated |
+| `point_clouds`, `assembled_clouds` | points on one of four surfaces, or on objects of two parts | generated |
 | `planted_preferences` | pairs of responses of which one token decides | generated |
 | `library_preferences` | how a docstring goes on, and how it does not | Python's standard library |
 | `peaked_bandit`, `proxy_bandit` | one decision, with a peaked reward, or with proxies of a gold score | generated |
@@ -31,6 +31,7 @@
 | `movielens_100k`, `cora`, `imdb` | ratings, citations, films | packages that may be installed |
 | `draw_scenes` | things in places, with their foreground | generated |
 | `draw_two_features`, `draw_factors`, `draw_subjects`, `draw_intervals` | vectors of known factors | generated |
+| `graded_factors`, `crossed_classes` | vectors in which several things are mixed | generated |
 | `color_by_label`, `overlay_pattern` | pictures with a bias, or with a pattern on some | made from others |
 | `nested_blobs` | classes made of several clusters | generated |
 | `turned_digits`, `curve_points` | pictures and points whose label is a number | digits, turned; generated |
@@ -45,7 +46,7 @@ from .bandits import PeakedBandit, ProxyBandit, peaked_bandit, proxy_bandit
 from .captions import abstract_sentences, class_captions, class_synonyms, sprite_captions
 from .cifar import cifar10
 from .common import ImageSet
-from .decisions import Decisions, combination_lock, low_rank_game, low_rank_mdp
+from .decisions import Decisions, combination_lock, lock_factors, low_rank_game, low_rank_mdp
 from .digits import digits
 from .emoji import EMOJI_LANGUAGES, EmojiNames, emoji_names
 from .factors import Factors, Subjects, TwoFeatures, draw_factors, draw_intervals, draw_subjects, draw_two_features
@@ -58,12 +59,13 @@ from .interactions import CommunityGraph, Interactions, ItemSequences, community
 from .networks import attributed_interactions, item_bundles, paper_network
 from .painted import color_by_label, overlay_pattern
 from .patients import Patients, patients
-from .point_clouds import PointClouds, point_clouds
+from .point_clouds import AssembledClouds, PointClouds, assembled_clouds, point_clouds
 from .preferences import LibraryPreferences, Preferences, library_preferences, planted_preferences
 from .rationales import Rationales, arithmetic_rationales, rationale_text, spoil_rationales
 from .redundant import Redundant, redundant_regression
 from .scenes import Scenes, draw_scenes
-from .series import HeartBeats, heart_beats
+from .series import HeartBeats, few_patients, heart_beats
+from .several_factors import CrossedClasses, GradedFactors, crossed_classes, graded_factors
 from .soft_changes import SoftDraws, augment_tokens, draw_soft, soft_pair
 from .sprites import SPRITE_FACTORS, Sprites, sprites
 from .structured import NestedBlobs, TurnedDigits, curve_points, nested_blobs, turn, turned_digits
@@ -74,6 +76,10 @@ __all__ = [
     "EMOJI_LANGUAGES",
     "EmojiNames",
     "emoji_names",
+    "CrossedClasses",
+    "GradedFactors",
+    "crossed_classes",
+    "graded_factors",
     "NestedBlobs",
     "TurnedDigits",
     "curve_points",
@@ -101,6 +107,7 @@ __all__ = [
     "fashion_mnist",
     "gaussian_moments",
     "gaussian_views",
+    "few_patients",
     "heart_beats",
     "sprites",
     "CommunityGraph",
@@ -121,8 +128,11 @@ __all__ = [
     "library_preferences",
     "planted_preferences",
     "Decisions",
+    "AssembledClouds",
     "PointClouds",
+    "assembled_clouds",
     "combination_lock",
+    "lock_factors",
     "low_rank_game",
     "low_rank_mdp",
     "point_clouds",

@@ -9,7 +9,14 @@ import torch
 from scipy.stats import spearmanr
 
 from cl_teach.core import normalize
-from cl_teach.readouts import by_shot, match_clusters, matched_accuracy, mutual_information, order_correlation
+from cl_teach.readouts import (
+    by_shot,
+    explained_variance,
+    match_clusters,
+    matched_accuracy,
+    mutual_information,
+    order_correlation,
+)
 
 
 def test_matching_is_the_best_of_all_permutations() -> None:
@@ -54,3 +61,20 @@ def test_equal_directions_have_no_order_and_equal_labels_are_refused() -> None:
     assert order_correlation(torch.ones(4, 2), torch.arange(4.0)) == 0
     with pytest.raises(ValueError, match="labels: need two different numbers"):
         order_correlation(torch.eye(3), torch.ones(3))
+
+
+def test_linear_numbers_are_explained_and_others_are_not() -> None:
+    draws = torch.Generator().manual_seed(0)
+    x, noise = torch.randn(400, 3, generator=draws), torch.randn(400, 1, generator=draws)
+    y = torch.cat([x @ torch.tensor([[1.0], [2.0], [0.0]]) + 5, noise, 1 + x[:, :1].square()], 1)
+    found = explained_variance(x[:300], y[:300], x[300:], y[300:])
+    assert found[0] > 0.999 and found[1] < 0.1 and found[2] < 0.1
+
+
+def test_the_reading_does_not_depend_on_the_scale_of_features_and_a_constant_one_is_allowed() -> None:
+    draws = torch.Generator().manual_seed(0)
+    x, y = torch.randn(50, 2, generator=draws, dtype=torch.float64), torch.randn(50, 1, generator=draws).double()
+    scaled = torch.cat([1000 * x + 7, torch.ones(50, 1)], 1)
+    assert torch.allclose(explained_variance(x, y, x, y), explained_variance(scaled, y, scaled, y))
+    with pytest.raises(ValueError, match="test_y: needs numbers that differ"):
+        explained_variance(x, torch.zeros_like(y), x, torch.zeros_like(y))

@@ -115,6 +115,9 @@ CALLS = {
     readouts.matched_accuracy: lambda: dict(clusters=TRAIN, labels=TRAIN.roll(3)),
     readouts.mutual_information: lambda: dict(clusters=TRAIN, labels=TRAIN.roll(3)),
     readouts.by_shot: lambda: dict(values=uniform(6), counts=torch.tensor([500, 50, 5, 5, 20, 100]), few=20, many=100),
+    readouts.explained_variance: lambda: dict(
+        train_x=normal(6, 3), train_y=normal(6, 2), test_x=normal(5, 3), test_y=normal(5, 2, seed=3), ridge=0.01
+    ),
     readouts.order_correlation: lambda: dict(features=normal(6, 3), labels=AGES),
     # bacon
     bacon.pair_weights: lambda: dict(probs=normal(3, 4).softmax(1)),

@@ -9,7 +9,7 @@ from fuzzing import generator, normal, uniform, whole
 from torch import nn
 
 from cl_teach.core import augmentation_graph, clusters, crop_geometry
-from cl_teach.datasets import factors, painted, scenes
+from cl_teach.datasets import factors, painted, scenes, several_factors
 from cl_teach.models import MLP, apply, class_pair_gate, class_translator, scattering, subject, weights_only
 from cl_teach.models import foreground as patches
 from cl_teach.models import generator as generators
@@ -205,6 +205,8 @@ CALLS: dict[Any, Any] = {
         subjects=4, frames=3, dim=5, factors=2, gain=0.4, view_std=1.5, noise=0.05, generator=generator()
     ),
     factors.draw_intervals: lambda: dict(n=6, generator=generator()),
+    several_factors.graded_factors: lambda: dict(n=5, sizes=(3, 2), amplitudes=(1.0, 0.5), world=1, seed=2),
+    several_factors.crossed_classes: lambda: dict(n=5, shapes=3, colors=2, noise=0.1, world=1, seed=2),
     painted.color_by_label: lambda: dict(gray=IMAGES, colors=uniform(6, 3), noise=normal(6, 3)),
     painted.overlay_pattern: lambda: dict(images=IMAGES, patterns=IMAGES.flip(0), labels=LABELS % 2),
     # --- pixpro
