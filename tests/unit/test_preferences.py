@@ -1,9 +1,9 @@
-"""Generated preference pairs: one token decides, and it is where the data say."""
+"""Generated preference pairs: one token decides, and it is where the data say. Pairs of docstrings."""
 
 import pytest
 import torch
 
-from cl_teach.datasets.preferences import planted_preferences
+from cl_teach.datasets.preferences import REJECTED, library_preferences, planted_preferences
 
 
 def test_the_marker_is_at_the_key_and_the_deciding_token_after_it():
@@ -38,3 +38,29 @@ def test_one_seed_gives_one_data_set():
 def test_bad_input_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         planted_preferences(**bad)
+
+
+def test_docstrings_give_every_kind_of_pair():
+    data = library_preferences(80, 300, 4, 8)
+    assert data.chosen.shape == data.rejected.shape == (80, 12) and len(data.words) == 300
+    assert int(data.stream.max()) < 300 and int((data.stream == 0).sum()) > 300
+    assert (data.chosen[:, 0] == 0).all() and torch.equal(data.chosen[:, :4], data.rejected[:, :4])
+    assert (data.kind.bincount() == 20).all()
+    assert torch.equal(data.changed, (data.chosen != data.rejected).sum(1))
+    one, half, order, other = (data.kind == k for k in range(len(REJECTED)))
+    assert data.changed[one].max() <= 1 and data.changed[half].max() <= 4
+    assert torch.equal(data.chosen[order].sort(1).values, data.rejected[order].sort(1).values)
+    assert torch.equal(data.rejected[other][:, 4:], data.chosen[other.roll(-1)][:, 4:])
+
+
+def test_docstrings_repeat_with_the_seed_and_come_from_the_folder(tmp_path):
+    a, b, c = (library_preferences(20, seed=seed).rejected for seed in (0, 0, 1))
+    assert torch.equal(a, b) and not torch.equal(a, c)
+    with pytest.raises(ValueError, match="prompt, response"):
+        library_preferences(folder=tmp_path)
+
+
+@pytest.mark.parametrize("bad", [{"n": 1}, {"vocabulary": 3}, {"response": 1}, {"prompt": 0}, {"seed": -1}])
+def test_bad_pairs_of_docstrings_are_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        library_preferences(**bad)

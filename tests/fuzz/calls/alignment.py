@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from fuzzing import generator, normal, uniform, whole
 from torch import nn
@@ -181,6 +183,15 @@ CALLS = {
     ),
     facts.named_facts: lambda: dict(people=5, relations=2, colors=3, forget=0.2, seed=0, device="cpu"),
     preferences.planted_preferences: lambda: dict(n=4, vocabulary=7, length=3, flipped=0.5, seed=0, device="cpu"),
+    preferences.library_preferences: lambda: dict(
+        n=4,
+        vocabulary=40,
+        prompt=2,
+        response=3,
+        seed=0,
+        folder=str(Path(torch.__file__).parent / "optim"),
+        device="cpu",
+    ),
     redundant.redundant_regression: lambda: dict(
         n=6, width=3, informative=0.5, scale=0.1, corrupted=0.2, seed=0, device="cpu"
     ),
@@ -431,6 +442,7 @@ EXEMPT = {
 }
 
 UNCHECKED = {
+    (preferences.library_preferences, "folder"): "a folder that is not there is a FileNotFoundError that names it",
     (gradients.loss_gradients, "batches"): "handed to the caller's loss as they are",
     (gradients.squared_gradients, "batches"): "handed to the caller's loss as they are",
     (activations.recorded, "inputs"): "handed to the network as they are, floats of any size",
