@@ -48,7 +48,7 @@ from .cifar import cifar10
 from .common import ImageSet
 from .decisions import Decisions, combination_lock, lock_factors, low_rank_game, low_rank_mdp
 from .digits import digits
-from .emoji import EMOJI_LANGUAGES, EmojiNames, emoji_names
+from .emoji import EMOJI_LANGUAGES, EmojiNames, emoji_names, name_pieces
 from .factors import Factors, Subjects, TwoFeatures, draw_factors, draw_intervals, draw_subjects, draw_two_features
 from .facts import Facts, named_facts
 from .fashion import fashion_mnist
@@ -76,6 +76,7 @@ __all__ = [
     "EMOJI_LANGUAGES",
     "EmojiNames",
     "emoji_names",
+    "name_pieces",
     "CrossedClasses",
     "GradedFactors",
     "crossed_classes",

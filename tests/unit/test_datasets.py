@@ -26,6 +26,7 @@ from cl_teach.datasets import (
     fashion_mnist,
     gaussian_moments,
     gaussian_views,
+    name_pieces,
     sprites,
 )
 from cl_teach.datasets.common import data_root
@@ -124,6 +125,13 @@ class TestEmojiNames:
             content = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
         assert content in readme and emoji.SHA256 in readme
         assert f"{emoji.FILE.stat().st_size:,} bytes" in readme
+
+    def test_names_share_the_pieces_that_they_have_in_common(self):
+        bags = name_pieces(["red heart", "blue heart", "octopus"])
+        red, blue, octopus = (set(bag[bag > 0].tolist()) for bag in bags)
+        assert len(red & blue) >= 11  # " h he ea ar rt t  he hea ear art rt "
+        assert len(red & octopus) < len(red & blue) / 2
+        assert torch.equal(name_pieces(["red heart"]), bags[:1]) and bags.max() < 2048
 
     @pytest.mark.parametrize(("wrong", "words"), [((), "at least one"), (("en", "en"), "each once"), (("xx",), "'en'")])
     def test_wrong_languages_are_named(self, wrong, words):

@@ -16,7 +16,7 @@ from cl_teach.core import nt_xent
 from cl_teach.datasets.cifar import cifar10
 from cl_teach.datasets.common import data_root, from_bytes, sha256, through_torchvision, verify
 from cl_teach.datasets.digits import digits
-from cl_teach.datasets.emoji import emoji_names
+from cl_teach.datasets.emoji import emoji_names, name_pieces
 from cl_teach.datasets.fashion import fashion_mnist
 from cl_teach.datasets.installed import cora, imdb, library_functions, movielens_100k
 from cl_teach.models.encoders import MLP, ConvEncoder, cifar_resnet18
@@ -209,6 +209,7 @@ CALLS = {
     ),
     data_root: lambda: dict(root="/nowhere"),
     sha256: lambda: dict(path=a_file()),
+    name_pieces: lambda: dict(names=["cat", "Katze"], buckets=64, length=8),
     emoji_names: lambda: dict(languages=("en", "fr"), device="cpu"),
     library_functions: lambda: dict(limit=3, folder=str(Path(torch.__file__).parent / "optim")),
     welcome: lambda: dict(cpu_seconds=3.0, gpu_seconds=2.0),
