@@ -32,6 +32,7 @@ __all__ = [
     "check_decisions",
     "combination_lock",
     "exploitability",
+    "lock_factors",
     "low_rank_game",
     "low_rank_mdp",
     "optimal_value",
@@ -144,6 +145,25 @@ def combination_lock(
     reward[-1, :copies, secret[-1]] = 1
     start = torch.tensor([1 / copies] * copies + [0.0] * copies, dtype=torch.float64)
     return Decisions(transition.to(device), reward.to(device), start.to(device))
+
+
+def lock_factors(copies: int = 3) -> Tensor:
+    """What one sees of the states of a `combination_lock` in parts: good or bad, and the binary digits of the copy.
+
+    Args:
+        copies: as in the lock.
+
+    Returns:
+        ``(2 * copies, 1 + digits)`` int64, the first column 0 in good states.
+
+    Example:
+        >>> lock_factors(2).tolist()
+        [[0, 0], [0, 1], [1, 0], [1, 1]]
+    """
+    check_count(copies=copies)
+    state = torch.arange(2 * copies)
+    digits = torch.arange((copies - 1).bit_length())
+    return torch.cat([(state // copies)[:, None], (state % copies)[:, None] >> digits & 1], 1)
 
 
 @full_precision

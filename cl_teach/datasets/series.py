@@ -18,9 +18,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_count, check_device, check_in_range, check_positive
+from ..core.checks import (
+    check_count,
+    check_device,
+    check_generator,
+    check_in_range,
+    check_labels,
+    check_positive,
+    check_shapes,
+    check_type,
+)
 
-__all__ = ["HeartBeats", "heart_beats"]
+__all__ = ["HeartBeats", "few_patients", "heart_beats"]
 
 # Amplitude, place and width of P, Q, R, S, T and the ST segment in a beat of length 1.
 _WAVES = ((0.15, 0.20, 0.03), (-0.12, 0.36, 0.012), (1.0, 0.40, 0.016), (-0.25, 0.44, 0.014), (0.35, 0.70, 0.05))
@@ -52,6 +61,7 @@ def heart_beats(
     noise: float = 0.15,
     st_shift: float = 0.2,
     shift: float = 0.0,
+    wander: float = 1.0,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> HeartBeats:
@@ -66,6 +76,7 @@ def heart_beats(
         st_shift: how much illness raises the ST segment, greater than 0.
         shift: how far the beat of a window may lie from its place, as a share of the window in [0, 1]. Without it beats
             are aligned, and windows can be compared stamp by stamp.
+        wander: how much the baseline (b and o) differs between trials, as a multiple of 0.1.
         seed: of all draws.
         device: where the tensors go; they are drawn on the CPU.
 
@@ -74,7 +85,7 @@ def heart_beats(
     """
     check_count(patients=patients, trials=trials, beats=beats)
     check_count(8, length=length)
-    check_in_range(0, math.inf, noise=noise)
+    check_in_range(0, math.inf, noise=noise, wander=wander)
     check_in_range(0, 1, shift=shift)
     check_positive(st_shift=st_shift)
     check_count(0, seed=seed)
@@ -94,7 +105,7 @@ def heart_beats(
     gain = 1 + 0.15 * normal(patients, trials, 1, 1)
     phase = 2 * math.pi * torch.rand(patients, trials, 1, generator=generator)
     drift = 0.1 * normal(patients, trials, 1) * torch.sin(2 * math.pi * t + phase)
-    baseline = drift + 0.1 * normal(patients, trials, 1)  # (patients, trials, length)
+    baseline = wander * (drift + 0.1 * normal(patients, trials, 1))  # (patients, trials, length)
     spread = noise * normal(patients, trials, beats, length)
 
     moved = shift * (2 * torch.rand(patients, trials, beats, 1, generator=generator) - 1)
@@ -107,3 +118,31 @@ def heart_beats(
     trial = torch.arange(patients * trials).repeat_interleave(beats)
     result = (windows.reshape(-1, length, 1), patient, trial, ill[patient])
     return HeartBeats(*(x.to(device) for x in result))
+
+
+def few_patients(data: HeartBeats, per_class: int, *, generator: torch.Generator | None = None) -> Tensor:
+    """Rows of all windows of a few patients drawn at random, as many ill ones as healthy ones.
+
+    Args:
+        data: windows of at least so many ill and healthy patients.
+        per_class: number of each.
+        generator: on the CPU; the global state of torch if None.
+
+    Returns:
+        ``(rows,)`` int64, increasing.
+    """
+    check_type(HeartBeats, data=data)
+    check_shapes(**{"data.patients": (data.patients, "n", int), "data.labels": (data.labels, "n", int)})
+    patients = check_labels(data.patients, name="data.patients").cpu()
+    labels = check_labels(data.labels, name="data.labels", num_classes=2).cpu()
+    check_count(per_class=per_class)
+    check_generator(generator)
+    chosen = []
+    for label in (0, 1):
+        names = patients[labels == label].unique()
+        if len(names) < per_class:
+            raise ValueError(
+                f"data, per_class: expected at most {len(names)} patients with label {label}, got {per_class}"
+            )
+        chosen.append(names[torch.randperm(len(names), generator=generator)[:per_class]])
+    return torch.isin(patients, torch.cat(chosen)).nonzero()[:, 0]

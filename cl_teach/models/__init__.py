@@ -15,7 +15,7 @@ from .graph import GCN, gcn_matrix, mean_matrix, scale_by_degrees
 from .heads import PredictionHead, ProjectionHead
 from .item_sequences import SequenceEncoder
 from .language_model import LanguageModel
-from .low_rank import LowRankFeatures
+from .low_rank import FactoredFeatures, LowRankFeatures
 from .meta_paths import MetaPath, MetaPathNetwork, meta_path_links
 from .moco import MoCo
 from .pair_weights import PairWeights
@@ -51,6 +51,7 @@ __all__ = [
     "ConvEncoder",
     "CosineClassifier",
     "DilatedEncoder",
+    "FactoredFeatures",
     "LowRankFeatures",
     "MaskedBranch",
     "MoCo",

@@ -57,7 +57,7 @@ from ..core.contrast import reduce
 from ..core.planning import GamePlan, Plan, plan, plan_game
 from ..core.precision import full_precision
 from ..datasets.decisions import Decisions, check_decisions
-from ..models.low_rank import LowRankFeatures
+from ..models.low_rank import FactoredFeatures, LowRankFeatures
 
 __all__ = [
     "ContrastiveUCB",
@@ -170,7 +170,12 @@ def transition_loss(phi: Tensor, psi: Tensor, points: Tensor) -> Tensor:
 
 
 def collect(
-    process: Decisions, policy: Tensor, negatives: Tensor, *, generator: torch.Generator | None = None
+    process: Decisions,
+    policy: Tensor,
+    negatives: Tensor,
+    *,
+    episodes: int = 1,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Two fresh points for every step (one for the first), each from a run of its own.
 
@@ -180,34 +185,39 @@ def collect(
         process: the true process; only sampled from. Joint actions of a game are numbered row by row.
         policy: ``(H, S, N)`` probabilities.
         negatives: ``(S,)`` probabilities.
+        episodes: how often, with the same policy.
         generator: on the CPU; the global state of torch if None.
 
     Returns:
-        ``(2H - 1, 5)`` int64, see `transition_loss`.
+        ``(episodes * (2H - 1), 5)`` int64, see `transition_loss`.
     """
     check_decisions(process)
     transition = process.transition.flatten(2, -2)  # (H, S, N, S)
     horizon, states, actions, _ = transition.shape
     check_shapes(policy=(policy, f"{horizon} {states} {actions}"), negatives=(negatives, f"{states}"))
     check_entries(0, math.inf, policy=policy, negatives=negatives)
+    check_count(episodes=episodes)
     check_generator(generator)
     for name, weights in (("policy", policy), ("negatives", negatives)):
         if not (weights.sum(-1) > 0).all():
             raise ValueError(f"{name}: expected probabilities, a row is all 0")
-    uniform, points = torch.ones_like(policy[0, 0]), []
+    points = []
 
-    def draw(weights: Tensor) -> int:
-        return int(weights.double().multinomial(1, generator=generator))
+    def draw(weights: Tensor) -> Tensor:
+        """One index for each episode, by weights ``(episodes, k)``."""
+        return weights.double().multinomial(1, generator=generator)[:, 0]
 
+    start, fakes = (weights.expand(episodes, -1) for weights in (process.start, negatives))
     for step in range(len(policy)):
         for random_actions in (1, 2)[: step + 1]:
-            after, state, action = draw(process.start), 0, 0
+            after = draw(start)
             for h in range(step + 1):
                 state = after
-                action = draw(policy[h, state] if h <= step - random_actions else uniform)
+                chances = policy[h, state]
+                action = draw(chances if h <= step - random_actions else torch.ones_like(chances))
                 after = draw(transition[h, state, action])
-            points.append([step, state, action, after, draw(negatives)])
-    return torch.tensor(points)
+            points.append(torch.stack([torch.full_like(after, step), state, action, after, draw(fakes)], 1))
+    return torch.cat(points)
 
 
 class ContrastiveUCB(nn.Module):
@@ -236,6 +246,7 @@ class ContrastiveUCB(nn.Module):
         reward: Tensor,
         dim: int = 3,
         *,
+        factors: Tensor | None = None,
         ridge: float = 0.1,
         bonus_scale: float = 1.0,
         bonus_cap: float | None = None,
@@ -248,6 +259,8 @@ class ContrastiveUCB(nn.Module):
         Args:
             reward: ``(H, S, *A)``, all that the agent knows of the process.
             dim: d, the rank or a little more.
+            factors: ``(S, F)`` integers, what one sees of each state in parts; features that share the numbers of a
+                part (`FactoredFeatures`). Free tables if None.
             ridge: :math:`\lambda`.
             bonus_scale: :math:`\gamma`; 0 for greedy planning.
             bonus_cap: 2H if None.
@@ -264,7 +277,14 @@ class ContrastiveUCB(nn.Module):
             check_positive(bonus_cap=bonus_cap)
         horizon, states, *players = reward.shape
         actions = math.prod(players)
-        self.features = LowRankFeatures(horizon, states, actions, dim)
+        check_shapes(factors=(factors, "s f?", int))
+        if factors is not None and len(factors) != states:
+            raise ValueError(f"reward, factors: expected a row for each of {states} states, got {len(factors)}")
+        self.features = (
+            LowRankFeatures(horizon, states, actions, dim)
+            if factors is None
+            else FactoredFeatures(horizon, factors, actions, dim)
+        )
         self.bonus = {"ridge": ridge, "scale": bonus_scale, "cap": 2.0 * horizon if bonus_cap is None else bonus_cap}
         self.fit_steps, self.learning_rate, self.refit_every, self.episodes = fit_steps, learning_rate, refit_every, 0
         self.register_buffer("reward", reward.double())

@@ -64,6 +64,7 @@ from ..models.point_transformer import (
 )
 
 __all__ = [
+    "EncodedCloud",
     "PointCMAE",
     "PointCMAETerms",
     "chamfer_distance",
@@ -82,6 +83,13 @@ class PointCMAETerms(NamedTuple):
     loss: Tensor
     reconstruction: Tensor
     contrast: Tensor
+
+
+class EncodedCloud(NamedTuple):
+    """``summary (B, C)``, the class token, and ``tokens (B, G, C)`` in the order of `farthest_points`."""
+
+    summary: Tensor
+    tokens: Tensor
 
 
 @full_precision
@@ -265,9 +273,14 @@ class PointCMAE(nn.Module):
 
     def forward(self, points: Tensor) -> Tensor:
         """What is kept: nothing hidden, class token and maximum over the tokens, ``(B, 2 C)``."""
+        summary, tokens = self.encode(points)
+        return torch.cat([summary, tokens.amax(1)], 1)
+
+    def encode(self, points: Tensor) -> EncodedCloud:
+        """Nothing hidden: what is known of the whole cloud ``(B, N, 3)`` and of each of its patches."""
         centers, patches = make_patches(points, self.groups, self.size)
-        summary, tokens = self._encode(self.branches[0], *self._tokens(centers, patches))
-        return finite_result(torch.cat([summary, tokens.amax(1)], 1), points=points)
+        encoded = self._encode(self.branches[0], *self._tokens(centers, patches))
+        return EncodedCloud(*(finite_result(x, points=points) for x in encoded))
 
     def _tokens(self, centers: Tensor, patches: Tensor) -> tuple[Tensor, Tensor]:
         """Tokens and positions ``(B, G, C)``, in the dtype of the weights."""

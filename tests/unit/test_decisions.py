@@ -9,6 +9,7 @@ from cl_teach.datasets.decisions import (
     Decisions,
     combination_lock,
     exploitability,
+    lock_factors,
     low_rank_game,
     low_rank_mdp,
     optimal_value,
@@ -102,3 +103,14 @@ def test_a_seed_fixes_everything():
 def test_bad_input_is_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+@pytest.mark.parametrize(("copies", "digits"), [(1, 0), (2, 1), (3, 2), (8, 3)])
+def test_the_parts_of_a_lock_tell_its_states_apart_and_the_first_says_good_or_bad(copies, digits):
+    parts = lock_factors(copies)
+    assert parts.shape == (2 * copies, 1 + digits) and parts.dtype == torch.int64
+    assert len(parts.unique(dim=0)) == 2 * copies
+    assert parts[:, 0].tolist() == [0] * copies + [1] * copies
+    assert torch.equal(parts[:copies, 1:], parts[copies:, 1:])
+    with pytest.raises(ValueError, match="copies"):
+        lock_factors(0)

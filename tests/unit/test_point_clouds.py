@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from cl_teach.datasets.point_clouds import SHAPES, point_clouds
+from cl_teach.datasets.point_clouds import OBJECTS, PARTS, SHAPES, assembled_clouds, point_clouds
 
 MANY = point_clouds(4, 20000, rotate=False, seed=0)
 
@@ -64,3 +64,38 @@ def test_a_seed_fixes_everything_and_noise_moves_points_off_the_surface():
 def test_bad_input_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         point_clouds(**bad)
+
+
+def test_objects_take_turns_and_fill_the_unit_ball():
+    data = assembled_clouds(10, 60, noise=0.0)
+    assert data.points.shape == (10, 60, 3) and data.points.dtype == torch.float32 and data.parts.shape == (10, 60)
+    assert data.labels.tolist() == [*range(8), 0, 1] and data.classes == OBJECTS
+    assert torch.allclose(data.points.norm(dim=-1).amax(1), torch.ones(10))
+    assert data.points.mean(1).abs().max() < 1e-5
+
+
+def test_parts_lie_where_the_object_has_them():
+    data = assembled_clouds(8, 4000, noise=0.0, spread=0.0, rotate=False)
+    found = [{PARTS[i] for i in parts.unique()} for parts in data.parts]
+    assert found[0] == {"ball", "tube"} and found[7] == {"ball"}
+    assert found[2] == found[3] and found[4] == found[5]  # table and hammer, loupe and mug: it depends on the place
+    assert len({frozenset(f) for f in found}) == 6
+    stick, ball = (data.points[0][data.parts[0] == PARTS.index(part)] for part in ("tube", "ball"))
+    assert abs(len(ball) / 4000 - 0.6) < 1e-6 and ball[:, 2].min() > stick[:, 2].mean()
+    scale = (ball[:, :2].amax(0) - ball[:, :2].amin(0)).mean() / 0.8  # the ball has radius 0.4 before all is scaled
+    assert (stick[:, :2].amax(0) - stick[:, :2].amin(0)).mean() / scale == pytest.approx(0.16, abs=0.01)
+
+
+def test_proportions_vary_and_a_part_alone_does_not_name_the_object():
+    data = assembled_clouds(80, 100, noise=0.0, rotate=False)
+    tables = data.points[data.labels == OBJECTS.index("table")]
+    width, height = (tables[..., i].amax(1) - tables[..., i].amin(1) for i in (0, 2))
+    assert (width / height).std() > 0.1
+    owners = [{int(y) for y, parts in zip(data.labels, data.parts, strict=True) if k in parts} for k in range(5)]
+    assert all(len(each) >= 2 for each in owners)
+
+
+@pytest.mark.parametrize("bad", [{"n": 0}, {"points": 1}, {"noise": -1.0}, {"spread": 1.5}, {"seed": -1}])
+def test_bad_input_of_objects_is_named(bad):
+    with pytest.raises(ValueError, match=next(iter(bad))):
+        assembled_clouds(**bad)

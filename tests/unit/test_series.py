@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from cl_teach.datasets.series import heart_beats
+from cl_teach.datasets.series import few_patients, heart_beats
 
 
 def test_shapes_ids_and_order():
@@ -52,8 +52,34 @@ def test_a_shift_moves_every_beat_by_its_own_share_of_the_window():
 
 
 @pytest.mark.parametrize(
-    "bad", [{"patients": 0}, {"trials": 0}, {"beats": 0}, {"length": 4}, {"noise": -1.0}, {"shift": 2.0}]
+    "bad",
+    [{"patients": 0}, {"trials": 0}, {"beats": 0}, {"length": 4}, {"noise": -1.0}, {"shift": 2.0}, {"wander": -1.0}],
 )
 def test_bad_input_is_named(bad):
     with pytest.raises(ValueError, match=next(iter(bad))):
         heart_beats(**bad)
+
+
+def test_wandering_moves_trials_and_leaves_the_beats_of_a_trial_alike():
+    calm, wandering = (heart_beats(3, 4, 2, noise=0.0, wander=w).windows.view(3, 4, 2, 64) for w in (0.0, 5.0))
+    assert torch.equal(wandering[:, :, 0], wandering[:, :, 1])
+    between = [x.var(1).mean() for x in (calm, wandering)]
+    assert between[1] > 10 * between[0]
+    lines = (wandering - calm)[:, :, 0]  # the baseline alone: a sine and an offset
+    assert lines[..., 1:].sub(lines[..., :-1]).abs().max() < 0.3
+
+
+def test_few_patients_are_whole_and_as_many_ill_as_healthy():
+    data = heart_beats(10, 2, 3)
+    seen = set()
+    for seed in range(8):
+        rows = few_patients(data, 2, generator=torch.Generator().manual_seed(seed))
+        assert len(rows) == 4 * 6 and (rows.diff() > 0).all()
+        names = data.patients[rows].unique()
+        assert len(names) == 4 and (names % 2).sum() == 2
+        seen.add(tuple(names.tolist()))
+    assert len(seen) > 4
+    with pytest.raises(ValueError, match="per_class: expected at most 5"):
+        few_patients(data, 6)
+    with pytest.raises(TypeError, match="data"):
+        few_patients(data.windows, 2)

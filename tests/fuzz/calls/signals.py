@@ -7,11 +7,12 @@ from fuzzing import generator, normal, uniform, whole
 
 from cl_teach.core import bonus, planning
 from cl_teach.datasets import decisions, series
-from cl_teach.datasets.point_clouds import point_clouds
+from cl_teach.datasets.point_clouds import assembled_clouds, point_clouds
 from cl_teach.models import dilated, low_rank, point_transformer
 from cl_teach.signals import comet, contrastive_ucb, point_cmae
 
 IDS = torch.tensor([0, 0, 1, 1])
+PARTS = torch.tensor([[0, 0], [0, 1], [1, 0]])
 MASKS1 = torch.tensor([[True, True, False, False], [False, True, True, False]])
 MASKS2 = torch.tensor([[True, False, True, False], [True, False, True, False]])
 MDP, GAME = decisions.low_rank_mdp(3, 2, 2), decisions.low_rank_game(2, (2, 2), 2)
@@ -89,15 +90,18 @@ CALLS = {
         states=3, actions=(2, 2), horizon=2, rank=2, concentration=0.5, seed=0, device="cpu"
     ),
     decisions.combination_lock: lambda: dict(actions=2, horizon=2, copies=2, consolation=0.02, seed=0, device="cpu"),
+    decisions.lock_factors: lambda: dict(copies=3),
     decisions.policy_value: lambda: dict(process=MDP, policy=torch.full((2, 3, 2), 0.5)),
     decisions.optimal_value: lambda: dict(process=MDP),
     decisions.exploitability: lambda: dict(
         game=GAME, row=torch.full((2, 2, 2), 0.5), column=torch.full((2, 2, 2), 0.5)
     ),
     point_clouds: lambda: dict(n=3, points=8, noise=0.1, rotate=True, seed=0, device="cpu"),
+    assembled_clouds: lambda: dict(n=3, points=8, noise=0.1, spread=0.2, rotate=True, seed=0, device="cpu"),
     series.heart_beats: lambda: dict(
-        patients=2, trials=2, beats=2, length=8, noise=0.1, st_shift=0.2, shift=0.1, seed=0, device="cpu"
+        patients=2, trials=2, beats=2, length=8, noise=0.1, st_shift=0.2, shift=0.1, wander=1.0, seed=0, device="cpu"
     ),
+    series.few_patients: lambda: dict(data=series.heart_beats(4, 2, 2, length=8), per_class=1, generator=generator()),
     # models
     dilated.DilatedEncoder: lambda: dict(in_channels=1, hidden=4, dim=3, depth=1, dropout=0.1),
     dilated.DilatedEncoder.forward: lambda: (
@@ -107,6 +111,8 @@ CALLS = {
     dilated.draw_segments: lambda: dict(n=3, length=20, segments=2, share=0.1, generator=generator()),
     low_rank.LowRankFeatures: lambda: dict(horizon=2, states=3, actions=2, dim=2),
     low_rank.LowRankFeatures.forward: lambda: (low_rank.LowRankFeatures(2, 3, 2, 2), {}),
+    low_rank.FactoredFeatures: lambda: dict(horizon=2, factors=PARTS, actions=2, dim=2),
+    low_rank.FactoredFeatures.forward: lambda: (low_rank.FactoredFeatures(2, PARTS, 2, 2), {}),
     point_transformer.check_points: lambda: dict(points=normal(2, 8, 3)),
     point_transformer.farthest_points: lambda: dict(points=normal(2, 8, 3), count=3),
     point_transformer.make_patches: lambda: dict(points=normal(2, 8, 3), groups=3, size=4),
@@ -182,6 +188,7 @@ CALLS = {
         model(),
         dict(centers=normal(2, 4, 3), patches=normal(2, 4, 5, 3), masks1=MASKS1, masks2=MASKS2),
     ),
+    point_cmae.PointCMAE.encode: lambda: (model(), dict(points=normal(2, 20, 3))),
     point_cmae.PointCMAE.forward: lambda: (model(), dict(points=normal(2, 20, 3))),
     # contrastive_ucb
     contrastive_ucb.contrastive_loss: lambda: dict(
@@ -199,11 +206,12 @@ CALLS = {
         phi=positive(2, 3, 2, 2), psi=positive(2, 3, 2, seed=1), points=points()
     ),
     contrastive_ucb.collect: lambda: dict(
-        process=MDP, policy=torch.full((2, 3, 2), 0.5), negatives=shares(3), generator=generator()
+        process=MDP, policy=torch.full((2, 3, 2), 0.5), negatives=shares(3), episodes=2, generator=generator()
     ),
     contrastive_ucb.ContrastiveUCB: lambda: dict(
         reward=MDP.reward,
         dim=2,
+        factors=PARTS,
         ridge=0.1,
         bonus_scale=1.0,
         bonus_cap=4.0,

@@ -6,8 +6,15 @@ import pytest
 import torch
 
 from cl_teach.core.bonus import RunningBonus, exploration_bonus
-from cl_teach.datasets.decisions import combination_lock, exploitability, low_rank_game, low_rank_mdp, policy_value
-from cl_teach.models.low_rank import LowRankFeatures
+from cl_teach.datasets.decisions import (
+    combination_lock,
+    exploitability,
+    lock_factors,
+    low_rank_game,
+    low_rank_mdp,
+    policy_value,
+)
+from cl_teach.models.low_rank import FactoredFeatures, LowRankFeatures
 from cl_teach.signals.contrastive_ucb import (
     ContrastiveUCB,
     collect,
@@ -152,6 +159,46 @@ def test_collection_follows_the_policy_and_ends_at_random():
     assert (negative.bincount() / len(points) - 0.25).abs().max() < 0.04
 
 
+def test_several_episodes_are_as_many_single_ones():
+    one, many = (collect(MDP, torch.ones(2, 5, 3), NEGATIVES, episodes=n) for n in (1, 50))
+    assert one.shape == (3, 5) and many.shape == (150, 5)
+    assert many[:, 0].bincount().tolist() == [50, 100]
+    assert (MDP.transition[many[:, 0], many[:, 1], many[:, 2], many[:, 3]] > 0).all()
+
+
+def test_features_of_parts_share_what_states_have_in_common():
+    torch.manual_seed(0)
+    parts = torch.tensor([[0, 5], [0, 7], [9, 5], [9, 7]])  # any names
+    features = FactoredFeatures(2, parts, 3, 2)
+    phi, psi = features()
+    assert phi.shape == (2, 4, 3, 2) and psi.shape == (2, 4, 2) and phi.dtype == torch.float64 and phi.min() > 0
+    raw = torch.expm1(phi - 1e-6).log()  # before the softplus the parts add up
+    assert torch.allclose(raw[:, 0] - raw[:, 1], raw[:, 2] - raw[:, 3])
+    phi[:, 0].sum().backward()
+    touched = features.raw_phi.grad.abs().sum((0, 2, 3)) > 0
+    assert touched.tolist() == [True, False, True, False]  # two parts out of four, each shared with another state
+    alone = FactoredFeatures(2, torch.arange(4)[:, None], 3, 2)  # one part a state: free tables
+    assert alone.raw_phi.shape == LowRankFeatures(2, 4, 3, 2).raw_phi.shape
+
+
+def test_shared_features_learn_of_states_that_were_never_visited():
+    """Data in half of the copies; the others have the same transition, and only shared features can know."""
+    lock, parts = combination_lock(3, 1, 4, seed=1), lock_factors(4)
+    visited, g = torch.tensor([0, 3, 4, 7]), torch.Generator().manual_seed(0)  # every digit occurs in both values
+    state, action = visited[torch.randint(4, (4000,), generator=g)], torch.randint(3, (4000,), generator=g)
+    after = lock.transition[0, state, action].multinomial(1, generator=g)[:, 0]
+    points = torch.stack([0 * state, state, action, after, torch.randint(8, (4000,), generator=g)], 1)
+    wrong = []
+    for factors in (parts, None):
+        torch.manual_seed(0)
+        agent = ContrastiveUCB(lock.reward, 2, factors=factors, fit_steps=300)
+        agent.step(points)
+        with torch.no_grad():
+            model = low_rank_model(*agent.features(), agent.negatives)
+        wrong.append((model.transition - lock.transition)[0, [1, 2, 5, 6]].abs().sum(-1).mean() / 2)
+    assert wrong[0] < 0.15 and wrong[1] > wrong[0] + 0.15
+
+
 def recovered(n, seed=0):
     """Mean total variation between the learned and the true transition, and the losses."""
     mdp, g = low_rank_mdp(seed=seed), torch.Generator().manual_seed(seed)
@@ -294,6 +341,10 @@ def test_half_precision_stays_close_and_ids_may_have_any_width():
         (lambda: exploration_bonus(PHI, torch.zeros(2, 1, 2).long(), ridge=0.0), ValueError, "ridge"),
         (lambda: RunningBonus(3)(A[:, :2]), ValueError, "features"),
         (lambda: LowRankFeatures(1, 2, 0, 3), ValueError, "actions"),
+        (lambda: FactoredFeatures(1, torch.zeros(2, 1), 2, 3), TypeError, "factors"),
+        (lambda: FactoredFeatures(1, -torch.ones(2, 1).long(), 2, 3), ValueError, "factors"),
+        (lambda: ContrastiveUCB(MDP.reward, factors=lock_factors(2)), ValueError, "factors"),
+        (lambda: collect(MDP, torch.ones(2, 5, 3), NEGATIVES, episodes=0), ValueError, "episodes"),
         (lambda: collect(MDP, torch.ones(2, 5, 2), NEGATIVES), ValueError, "policy"),
         (lambda: ContrastiveUCB(MDP.reward, refit_every=0), ValueError, "refit_every"),
         (lambda: transition_loss(PHI, PSI, torch.full((1, 5), -1)), ValueError, "points"),

@@ -201,6 +201,14 @@ def train(weight, pairing):
     return seen[0], sum(seen[-5:]) / 5, cosines.diagonal(dim1=1, dim2=2)[both].mean(), cosines[both].mean()
 
 
+def test_the_features_are_made_of_what_is_known_of_the_cloud_and_of_its_patches():
+    torch.manual_seed(0)
+    model, clouds = PointCMAE(groups=6, size=5, dim=8), point_clouds(3, 30).points
+    summary, tokens = model.encode(clouds)
+    assert summary.shape == (3, 8) and tokens.shape == (3, 6, 8)
+    assert torch.equal(model(clouds), torch.cat([summary, tokens.amax(1)], 1))
+
+
 def test_training_reconstructs_and_the_term_brings_the_two_imaginations_together():
     _, _, without, _ = train(0.0, "same")
     start, end, same, to_all = train(50.0, "same")
