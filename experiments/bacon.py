@@ -12,10 +12,10 @@ classes (eight Gaussian classes), as one would get from a long-tailed classifier
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from _runner import LOOKS, Claim, Experiment, Metric, main
+from _runner import LOOKS, Claim, Experiment, Metric, Tuning, main
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -47,8 +47,8 @@ class Discovery(NamedTuple):
     test_y: Tensor
 
 
-def discovery(seed: int) -> Discovery:
-    """Which digits are known, which are frequent, and which images stay is drawn."""
+def discovery(seed: int, tuning: bool = False) -> Discovery:
+    """Which digits are known, which are frequent, and which images stay is drawn. Tuning looks at the left-out ones."""
     draws = torch.Generator().manual_seed(seed)
     train, test = digits("train"), digits("test")
     name = torch.randperm(10, generator=draws)
@@ -57,6 +57,9 @@ def discovery(seed: int) -> Discovery:
     rows = torch.cat([order[y[order] == c][: int(SIZES[c])] for c in range(10)])
     rank = torch.cat([torch.arange(int(size)) for size in SIZES])
     labeled = (y[rows] < 5) & (rank % 2 == 0)
+    if tuning:
+        rest = order[~torch.isin(order, rows)]
+        return Discovery(train.images[rows].flatten(1), y[rows], labeled, train.images[rest].flatten(1), y[rest])
     return Discovery(train.images[rows].flatten(1), y[rows], labeled, test.images.flatten(1), test_y)
 
 
@@ -76,11 +79,11 @@ class Hard(BaCon):
         return super().contrastive_loss(z, sure, *args, **settings)
 
 
-def trial(seed: int, arm: str) -> dict[str, float]:
+def trial(seed: int, arm: str, learning_rate: float, tuning: bool = False) -> dict[str, float]:
     """Train both branches; accuracy of head and tail classes by clusters, and how well sizes are known."""
     if arm.startswith("fixed"):
-        return fixed(seed, arm.removeprefix("fixed "))
-    data, draws = discovery(seed), torch.Generator().manual_seed(seed)
+        return fixed(seed, arm.removeprefix("fixed "), learning_rate)
+    data, draws = discovery(seed, tuning), torch.Generator().manual_seed(seed)
     seed_everything(seed)
     encoder, head = MLP([64, 128, 64]), MLP([64, 64, 32])
     classifier = nn.Sequential(MLP([64, 128, 64]), CosineClassifier(64, 10))
@@ -103,7 +106,7 @@ def trial(seed: int, arm: str) -> dict[str, float]:
     # Labeled samples are shown twice as often, so that both halves of a batch have the same expected size.
     rows = torch.cat([torch.arange(total), data.labeled.nonzero()[:, 0]])
     parts = (data.x[rows], data.y[rows], data.labeled[rows])
-    options = {"epochs": EPOCHS, "batch_size": 128, "learning_rate": 2e-3, "seed": seed, "progress": False}
+    options = {"epochs": EPOCHS, "batch_size": 128, "learning_rate": learning_rate, "seed": seed, "progress": False}
     modules = nn.ModuleList([encoder, head, classifier])
     fit(modules, step, parts, after_epoch=refresh, after_step=method.after_step, **options)
     clusters, _ = cluster_directions(embed(encoder, data.test_x), 10, generator=draws)
@@ -127,7 +130,7 @@ def named(classes: Tensor) -> dict[str, float]:
     return {name: 100 * float(part.mean()) for name, part in parts.items()}
 
 
-def fixed(seed: int, weights: str) -> dict[str, float]:
+def fixed(seed: int, weights: str, learning_rate: float) -> dict[str, float]:
     """Contrast on given pseudo-labels of eight Gaussian classes, soft or rounded."""
     draws = torch.Generator().manual_seed(seed)
     seed_everything(seed)
@@ -145,12 +148,18 @@ def fixed(seed: int, weights: str) -> dict[str, float]:
         return soft_contrast(network(both), pair_weights(p), 0.1)
 
     epochs = max(1, STEPS // 4)
-    fit(network, step, (x, probs), epochs=epochs, batch_size=128, learning_rate=3e-3, seed=seed, progress=False)
+    options = {"learning_rate": learning_rate, "seed": seed, "progress": False}
+    fit(network, step, (x, probs), epochs=epochs, batch_size=128, **options)
     clusters, _ = cluster_directions(embed(network, x), 8, generator=draws)
     sizes = clusters.bincount(minlength=8).sort(descending=True).values
     return named(matched_accuracy(clusters, y)) | {
         "total_variation": float((sizes - BLOBS).abs().sum() / 2 / len(y)),
     }
+
+
+def score(seed: int, **settings: Any) -> float:
+    """Accuracy on images that were left out."""
+    return trial(seed, tuning=True, **settings)["accuracy"]
 
 
 FOUND = Metric("Share of test images in the right cluster, mean over classes", "accuracy", "points")
@@ -161,7 +170,11 @@ SIZES_FOUND = Metric(
     smallest_effect=0.02,
     reason="Two samples of a hundred in the wrong place.",
 )
-NOTE = "The paper's weights and temperatures for all arms, nothing tuned; multilayer perceptrons instead of DINO's ViT."
+SAID = Metric("Share of test images that the classifier names right, mean over classes", "classifier", "points")
+NOTE = (
+    "The released weights and temperatures for all arms, learning rate tuned for every arm alike on other images; "
+    "multilayer perceptrons instead of a pretrained ViT."
+)
 ARMS = ("alone", "full", "hard", "no counts", "true counts", "fixed hard", "fixed soft")
 EXPERIMENT = Experiment(
     "bacon",
@@ -178,10 +191,18 @@ EXPERIMENT = Experiment(
         ),
         Claim(
             "counts",
-            "Estimated class sizes help: the classifier that knows them gives better soft labels.",
+            "Estimated class sizes help the contrastive branch: who knows them gives better soft labels.",
             FOUND,
             "no counts",
             "full",
+        ),
+        Claim(
+            "counts-classifier",
+            "Class sizes estimated from the contrastive branch help the classifier.",
+            SAID,
+            "no counts",
+            "full",
+            names=("the classifier of BaCon, sizes taken as equal", "the classifier of BaCon"),
         ),
         Claim(
             "true-counts",
@@ -243,6 +264,7 @@ EXPERIMENT = Experiment(
     NOTE,
     seeds=range(20),
     looks=LOOKS,
+    tuning=Tuning({"learning_rate": (1e-3, 3e-3, 1e-2)}, score),
 )
 
 if __name__ == "__main__":
