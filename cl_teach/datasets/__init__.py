@@ -29,7 +29,7 @@
 | `redundant_regression` | a regression in which most rows say nothing | generated |
 | `library_functions` | docstrings and the code they describe | Python's standard library |
 | `movielens_100k`, `cora`, `imdb` | ratings, citations, films | packages that may be installed |
-| `draw_scenes` | things in places, with their foreground | generated |
+| `draw_scenes`, `draw_scene_pairs` | things in places, with their foreground; with a variation of each | generated |
 | `draw_two_features`, `draw_factors`, `draw_subjects`, `draw_intervals` | vectors of known factors | generated |
 | `graded_factors`, `crossed_classes` | vectors in which several things are mixed | generated |
 | `color_by_label`, `overlay_pattern` | pictures with a bias, or with a pattern on some | made from others |
@@ -63,7 +63,7 @@ from .point_clouds import AssembledClouds, PointClouds, assembled_clouds, point_
 from .preferences import LibraryPreferences, Preferences, library_preferences, planted_preferences
 from .rationales import Rationales, arithmetic_rationales, rationale_text, spoil_rationales
 from .redundant import Redundant, redundant_regression
-from .scenes import Scenes, draw_scenes
+from .scenes import ScenePairs, Scenes, draw_scene_pairs, draw_scenes
 from .series import HeartBeats, few_patients, heart_beats
 from .several_factors import CrossedClasses, GradedFactors, crossed_classes, graded_factors
 from .soft_changes import SoftDraws, augment_tokens, draw_soft, soft_pair
@@ -78,6 +78,8 @@ __all__ = [
     "emoji_names",
     "name_pieces",
     "CrossedClasses",
+    "ScenePairs",
+    "draw_scene_pairs",
     "GradedFactors",
     "crossed_classes",
     "graded_factors",

@@ -7,9 +7,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..core.checks import check_entries, check_generator, check_labels, check_shapes
+from ..core.checks import check_count, check_entries, check_generator, check_in_range, check_labels, check_shapes
 
-__all__ = ["Scenes", "draw_scenes"]
+__all__ = ["ScenePairs", "Scenes", "draw_scene_pairs", "draw_scenes"]
 
 PATCH, SIDE = 4, 12  # pixels
 PROTOTYPES = 100  # of things, and as many of places
@@ -56,3 +56,59 @@ def draw_scenes(things: Tensor, places: Tensor, sizes: Tensor, *, generator: tor
     tokens = torch.where(foreground[..., None], front, back) + noise
     images = nn.functional.fold(tokens.mT, (SIDE, SIDE), PATCH, stride=PATCH)
     return Scenes(images.to(things.device), foreground.to(things.device))
+
+
+class ScenePairs(NamedTuple):
+    """Pictures and a variation of each, ``first`` and ``second (n, 1, 12, 12)``.
+
+    Attributes:
+        things: ``(n,)`` what the first picture shows.
+        wrong: ``(n,)`` whether the second one shows something else, boolean.
+        places: ``(n, 2)`` where.
+    """
+
+    first: Tensor
+    second: Tensor
+    things: Tensor
+    wrong: Tensor
+    places: Tensor
+
+
+def draw_scene_pairs(
+    n: int,
+    things: int = 6,
+    places: int = 20,
+    *,
+    wrong: float = 0.4,
+    size: int = 4,
+    generator: torch.Generator | None = None,
+) -> ScenePairs:
+    """What a generator of views makes of a scene: the thing in another place, and sometimes another thing.
+
+    Args:
+        n: how many pairs.
+        things: kinds of things, 2 to 100.
+        places: kinds of places, at most 100.
+        wrong: share of the variations that lost the thing.
+        size: patches of foreground, of nine.
+        generator: on the CPU.
+
+    Example:
+        >>> pairs = draw_scene_pairs(5, wrong=0.0)
+        >>> pairs.second.shape, pairs.wrong.any().item()
+        (torch.Size([5, 1, 12, 12]), False)
+    """
+    check_count(n=n)
+    check_count(2, PROTOTYPES, things=things)
+    check_count(1, PROTOTYPES, places=places)
+    check_count(1, 8, size=size)
+    check_in_range(0, 1, wrong=wrong)
+    check_generator(generator)
+    shown = torch.randint(things, (n,), generator=generator)
+    lost = torch.rand(n, generator=generator) < wrong
+    other = torch.where(lost, (shown + torch.randint(1, things, (n,), generator=generator)) % things, shown)
+    where = torch.randint(places, (n, 2), generator=generator)
+    sizes = torch.full((n,), size)
+    first = draw_scenes(shown, where[:, 0], sizes, generator=generator).images
+    second = draw_scenes(other, where[:, 1], sizes, generator=generator).images
+    return ScenePairs(first, second, shown, lost, where)

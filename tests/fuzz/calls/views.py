@@ -205,6 +205,7 @@ CALLS: dict[Any, Any] = {
         subjects=4, frames=3, dim=5, factors=2, gain=0.4, view_std=1.5, noise=0.05, generator=generator()
     ),
     factors.draw_intervals: lambda: dict(n=6, generator=generator()),
+    scenes.draw_scene_pairs: lambda: dict(n=5, things=3, places=4, wrong=0.5, size=3, generator=generator()),
     several_factors.graded_factors: lambda: dict(n=5, sizes=(3, 2), amplitudes=(1.0, 0.5), world=1, seed=2),
     several_factors.crossed_classes: lambda: dict(n=5, shapes=3, colors=2, noise=0.1, world=1, seed=2),
     painted.color_by_label: lambda: dict(gray=IMAGES, colors=uniform(6, 3), noise=normal(6, 3)),
