@@ -33,7 +33,7 @@ from cl_teach.datasets import (
 from cl_teach.training import at_scale, fit, seed_everything
 
 TRAIN, TUNE = 300, 400
-STEPS, BATCH, WORDS, SYNONYMS = at_scale(500, 2000, smoke=5), 64, 60, 2
+STEPS, BATCH, WORDS, SYNONYMS = at_scale(350, 2000, smoke=5), 64, 60, 2
 LOCAL = 2
 
 

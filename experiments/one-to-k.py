@@ -7,7 +7,8 @@ loss with one language an image, drawn anew at every step; *pivot*, image with E
 language; *1-to-K*, and its weights as released. All train as many steps on as many images; 1-to-K and its released
 form encode six texts an image where *one at random* encodes one, so *one at random, six times as long* has equal text
 encodings. Each arm is looked at on the emoji it was trained on (how well did it store the pairs?) and on new ones.
-Learning rate and temperature are tuned for all alike, on 200 of the training emoji that are left out then.
+The temperature is 0.1
+for all; the learning rate is tuned for every loss alike, on 200 of the training emoji that are left out then.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ LANGUAGES = ("en", "de", "ru", "zh", "ar", "tr")
 K = len(LANGUAGES)
 TEST, TUNE = 277, 200
 STEPS = at_scale(500, 5000, smoke=5)
-BATCH, DIM, BUCKETS = 64, 64, 2048
+BATCH, DIM, BUCKETS, TEMPERATURE = 64, 64, 2048, 0.1
 
 
 class Pairs(NamedTuple):
@@ -80,19 +81,19 @@ def view(images: Tensor, generator: torch.Generator) -> Tensor:
     return images.roll((dy, dx), (2, 3)) * light
 
 
-def train(train_set: Pairs, arm: str, learning_rate: float, temperature: float, seed: int) -> OneToK:
-    """Both towers; the temperature is fixed, so that all arms are tuned alike."""
+def train(train_set: Pairs, arm: str, learning_rate: float, seed: int) -> OneToK:
+    """Both towers."""
     seed_everything(seed)
     draws = torch.Generator().manual_seed(seed)
     image_tower = nn.Sequential(nn.Flatten(), MLP([768, 256, 128, DIM]))
-    model = OneToK(image_tower, TextTower(), temperature)
+    model = OneToK(image_tower, TextTower(), TEMPERATURE)
 
     def step(images: Tensor, texts: Tensor) -> Tensor:
         image, n = model.image_tower(view(images, draws)), len(images)
         if arm in ("one-to-k", "released"):
-            return one_to_k(image, model.text_tower(texts.flatten(0, 1)), temperature, released=arm == "released")
+            return one_to_k(image, model.text_tower(texts.flatten(0, 1)), TEMPERATURE, released=arm == "released")
         other = texts[torch.arange(n), torch.randint(K, (n,), generator=draws)]
-        log_scale = -torch.tensor(temperature).log()
+        log_scale = -torch.tensor(TEMPERATURE).log()
         if arm == "pivot":
             english = model.text_tower(texts[:, 0])
             return (clip_loss(image, english, log_scale) + clip_loss(english, model.text_tower(other), log_scale)) / 2
@@ -117,10 +118,10 @@ def measured(model: OneToK, pairs: Pairs) -> dict[str, float]:
     }
 
 
-def trial(seed: int, arm: str, learning_rate: float, temperature: float, tuning: bool = False) -> dict[str, float]:
+def trial(seed: int, arm: str, learning_rate: float, tuning: bool = False) -> dict[str, float]:
     """Train and measure one arm, on the emoji of the training and on new ones."""
     known, new = split(seed, tuning)
-    model = train(known, arm, learning_rate, temperature, seed)
+    model = train(known, arm, learning_rate, seed)
     some = Pairs(*(x[:TEST] for x in known))  # as many as the new ones, so that ranks compare
     return {f"{key} {kind}": v for kind, p in (("known", some), ("new", new)) for key, v in measured(model, p).items()}
 
@@ -154,7 +155,7 @@ RECALL, NEW_RECALL = (
 SPREAD = Metric("Range of Recall@5 over languages, emoji of the training", "spread known", "points")
 EXPERIMENT = Experiment(
     "one-to-k",
-    {arm: {"arm": arm} | ({"learning_rate": 0.0, "temperature": 0.1} if arm == "untrained" else {}) for arm in ARMS},
+    {arm: {"arm": arm} | ({"learning_rate": 0.0} if arm == "untrained" else {}) for arm in ARMS},
     trial,
     [
         Claim(
@@ -240,12 +241,11 @@ EXPERIMENT = Experiment(
     ],
     ARMS,
     f"1,100 emoji, six languages, {STEPS} steps of AdamW in batches of {BATCH} emoji; MLP on 16x16 pixels, bag of "
-    "hashed pieces of names; temperature fixed. Learning rate and temperature tuned for every arm alike on emoji that "
-    "were left out.",
+    "hashed pieces of names; temperature 0.1. Learning rate tuned for every loss alike on emoji that were left out.",
     seeds=range(20),
     looks=LOOKS,
     tuning=Tuning(
-        {"learning_rate": (1e-3, 2e-3, 5e-3), "temperature": (0.05, 0.1, 0.3)}, score, like={"released": "one-to-k"}
+        {"learning_rate": (1e-3, 2e-3, 4e-3)}, score, like={"released": "one-to-k", "random, longer": "random"}
     ),
 )
 
