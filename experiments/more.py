@@ -6,9 +6,9 @@ and ECG with the report and never with each other. Arms: *X-ray only*, where the
 batch normalization), *no DropKey*, *attention dropout* instead of it, *no ECG changes*. The report's tower may be
 *pre-trained* to tell the factors of other patients, then *tuned* as a whole, by *LoRA*, or *frozen* but for its
 head. Measured on 300 new patients: Recall@1 of each pair, in both directions, and the modality gap, the distance
-between the mean embeddings of reports and X-rays. The temperature is 0.05 for all; learning rates are tuned alike, by the
-mean of the three recalls on patients of their own, for every arm that differs in losses, heads or attention; the other four
-take over those of *MoRE*.
+between the mean embeddings of reports and X-rays. The temperature is
+0.05 for all; learning rates are tuned alike, by the mean of the three recalls on patients of their own, for every arm
+that differs in losses, heads or attention; the other four take over that of *MoRE*.
 """
 
 from __future__ import annotations

@@ -186,8 +186,7 @@ EXPERIMENT = Experiment(
     ],
     NAMES,
     f"{TRAIN:,} sentences, a third of them with a 16x16 sprite; bag of words and a small convolutional network, "
-    f"{EPOCHS} epochs of AdamW in batches of {BATCH}. Learning rate tuned for every arm alike; the first scale is the default."
-    "",
+    f"{EPOCHS} epochs of AdamW in batches of {BATCH}. Learning rate tuned for every arm alike.",
     seeds=range(20),
     looks=LOOKS,
     tuning=Tuning(
