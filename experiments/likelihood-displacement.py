@@ -6,7 +6,8 @@ Then 30 full-batch steps of DPO on all 200 pairs, or on half of them: those of t
 highest, drawn at random, or those that differ in most places; or on all with a term for the likelihood of the chosen.
 
 Change of the log-probability of the chosen response, in nats: over the pairs trained on, and over all pairs. The
-learning rate is the middle one of three that were tried on seeds that no record uses; all three gave the same order.
+learning rate is the middle one of three that were tried on seeds that no record uses. The other docstring of a pair is
+chosen nowhere: in a first version it was the chosen one of another pair, and what looked like displacement was that.
 """
 
 from __future__ import annotations

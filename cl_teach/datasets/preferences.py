@@ -5,7 +5,8 @@ marker, and the token after it is *good* in the chosen and *bad* in the rejected
 preference, so the truth about every token is known. A share of the pairs can be flipped, as annotators do by mistake.
 
 The sentences are docstrings of Python's standard library: the chosen response is how a docstring goes on, the rejected
-one is the same with few or many other words, with its words in another order, or how another docstring goes on.
+one is the same with few or many other words, with its words in another order, or how another docstring goes on. That
+other one is chosen nowhere: what one pair wants, no pair pushes down.
 """
 
 from __future__ import annotations
@@ -127,7 +128,7 @@ def library_preferences(
         device: where the tensors go.
 
     Raises:
-        ValueError: fewer than two docstrings are long enough.
+        ValueError: fewer than three docstrings are long enough.
     """
     check_count(prompt=prompt)
     check_count(2, n=n, response=response)
@@ -142,17 +143,18 @@ def library_preferences(
     lengths = torch.tensor([len(text) for text in texts]) + 1
     long = lengths >= prompt + response
     starts = (lengths.cumsum(0) - lengths)[long]
-    if len(starts) < 2:
-        raise ValueError(f"prompt, response: expected two docstrings of {prompt + response - 1} words, got fewer")
+    if len(starts) < 3:
+        raise ValueError(f"prompt, response: expected three docstrings of {prompt + response - 1} words, got fewer")
     generator = torch.Generator().manual_seed(seed)
-    starts = starts[torch.randperm(len(starts), generator=generator)[:n]]
-    chosen = stream[starts[:, None] + torch.arange(prompt + response)]
-    count = len(chosen)
+    starts = starts[torch.randperm(len(starts), generator=generator)]
+    texts_of = stream[starts[:, None] + torch.arange(prompt + response)]
+    count = min(n, 4 * len(starts) // 5)  # the rest, a fifth at least, is chosen nowhere
+    chosen, spare = texts_of[:count], texts_of[count:, prompt:]
     kind, ending = torch.arange(count) % len(REJECTED), chosen[:, prompt:]  # (n, response)
     order = torch.rand(count, response, generator=generator).argsort(1)
     drawn = torch.randint(2, len(words), (count, response), generator=generator)
     ways = [torch.where(order < replaced, drawn, ending) for replaced in (1, response // 2)]
-    ways += [ending.gather(1, order), ending.roll(1, 0)]
+    ways += [ending.gather(1, order), spare[torch.arange(count) // len(REJECTED) % len(spare)]]
     worse = torch.stack(ways)[kind, torch.arange(count)]
     rejected = torch.cat([chosen[:, :prompt], worse], dim=1)
     tensors = (stream, chosen, rejected, kind, (worse != ending).sum(1))

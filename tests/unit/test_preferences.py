@@ -50,7 +50,8 @@ def test_docstrings_give_every_kind_of_pair():
     one, half, order, other = (data.kind == k for k in range(len(REJECTED)))
     assert data.changed[one].max() <= 1 and data.changed[half].max() <= 4
     assert torch.equal(data.chosen[order].sort(1).values, data.rejected[order].sort(1).values)
-    assert torch.equal(data.rejected[other][:, 4:], data.chosen[other.roll(-1)][:, 4:])
+    wanted = {tuple(x) for x in data.chosen[:, 4:].tolist()}
+    assert not wanted & {tuple(x) for x in data.rejected[other][:, 4:].tolist()}  # what one wants, none pushes down
 
 
 def test_docstrings_repeat_with_the_seed_and_come_from_the_folder(tmp_path):
