@@ -203,10 +203,11 @@ DIGITS = Experiment(
     ],
     WORDS,
     f"{NOTE} Window 10 degrees, labels in tens of degrees. Learning rate tuned for every arm alike on digits that "
-    "were left out.",
+    "were left out; SupReMix with one kind of mixture takes that of SupReMix, "
+    "which lies at the edge of what was tried, 0.11: from 0.033 to there the error fell by 0.1.",
     seeds=range(20),
     looks=LOOKS,
-    tuning=Tuning({"learning_rate": (1e-3, 3e-3, 1e-2)}, score),
+    tuning=Tuning({"learning_rate": (1e-3, 3e-3, 1e-2)}, score, like={"negatives": "full", "positives": "full"}),
 )
 EXPERIMENTS = (CURVE, DIGITS)
 
