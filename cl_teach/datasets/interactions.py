@@ -198,13 +198,16 @@ def item_sequences(
     *,
     stay: float = 0.8,
     follow: float = 0.5,
+    taste: float = 0.0,
     seed: int = 0,
     device: torch.device | str | None = None,
 ) -> ItemSequences:
     """Draw walks over items that mostly stay within a topic.
 
     At each step the walk goes to the item's fixed successor with chance ``follow``; otherwise it draws an item, of the
-    same topic with chance ``stay``, of a random topic else. Successors are the next id of the topic, in a ring.
+    user's own topic with chance ``taste``, else of the same topic with chance ``stay``, of a random topic else.
+    Successors are the next id of the topic, in a ring. Without taste the last item says all there is to know; with it,
+    all items of a sequence say something.
 
     Args:
         n: number of sequences.
@@ -213,6 +216,7 @@ def item_sequences(
         length: of each sequence, without the target.
         stay: chance to stay in the topic where no successor is followed.
         follow: chance of the fixed successor.
+        taste: chance to come back to the user's own topic where no successor is followed.
         seed: of all draws.
         device: where the tensors go.
 
@@ -221,7 +225,7 @@ def item_sequences(
 
     """
     check_count(n=n, items=items, topics=topics, length=length)
-    check_in_range(0, 1, stay=stay, follow=follow)
+    check_in_range(0, 1, stay=stay, follow=follow, taste=taste)
     check_count(0, seed=seed)
     check_device(device)
     if items % topics:
@@ -230,11 +234,15 @@ def item_sequences(
     chance = torch.rand(2, n, length + 1, generator=generator, dtype=torch.float64)
     topic = torch.randint(topics, (n, length + 1), generator=generator)
     rank = torch.randint(items // topics, (n, length + 1), generator=generator)
+    own = torch.randint(topics, (n, 1), generator=generator)
+    at_home = torch.rand(n, length + 1, generator=generator, dtype=torch.float64) < taste
+    topic = torch.where(at_home, own, topic)
 
     walk = [rank[:, 0] * topics + topic[:, 0]]  # ids from 0 for now
     for t in range(1, length + 1):
         last = walk[-1]
-        drawn = rank[:, t] * topics + torch.where(chance[0, :, t] < stay, last % topics, topic[:, t])
+        stays = (chance[0, :, t] < stay) & ~at_home[:, t]
+        drawn = rank[:, t] * topics + torch.where(stays, last % topics, topic[:, t])
         walk.append(torch.where(chance[1, :, t] < follow, (last + topics) % items, drawn))
     ids = torch.stack(walk, dim=1) + 1  # (n, length + 1)
     labels = torch.cat([torch.tensor([-1]), torch.arange(items) % topics])

@@ -75,6 +75,16 @@ def test_sequences_follow_successors_and_stay_in_topics():
     assert follows == pytest.approx(0.5 + 0.5 * inside / 10, abs=0.01)
 
 
+def test_taste_brings_a_user_back_to_one_topic():
+    plain, own = (item_sequences(500, 60, 6, 9, stay=0.2, follow=0.2, taste=taste) for taste in (0.0, 0.9))
+
+    def favorite(data):  # share of the sequence that the most frequent topic has
+        topics = data.topics[data.sequences]
+        return torch.stack([(topics == k).double().mean(1) for k in range(6)]).amax(0).mean()
+
+    assert favorite(own) > favorite(plain) + 0.2
+
+
 @pytest.mark.parametrize("make", [interactions, community_graph, item_sequences])
 def test_same_seed_same_data_other_seed_other_data(make):
     assert all(torch.equal(a, b) for a, b in zip(make(seed=3), make(seed=3), strict=True))

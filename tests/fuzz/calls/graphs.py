@@ -129,7 +129,7 @@ CALLS = {
         lambda: dict(sizes=(4, 5), inside=(0.5, 0.6), outside=0.1, features=4, on=0.4, off=0.1, seed=0, device="cpu"),
         lambda: dict(sizes=(4, 5), inside=0.5),
     ],
-    walks: lambda: dict(n=5, items=6, topics=2, length=3, stay=0.8, follow=0.5, seed=0, device="cpu"),
+    walks: lambda: dict(n=5, items=6, topics=2, length=3, stay=0.8, follow=0.5, taste=0.3, seed=0, device="cpu"),
     networks.paper_network: lambda: dict(
         papers=8,
         authors=6,
