@@ -1,8 +1,8 @@
 """What do the two contrasts of CLHE buy? Bundles of generated items, some without feedback, some incomplete.
 
 300 items of twelve styles with noisy content, text and a vector from feedback, which 30 % of the items lack; 60 bundles
-of four to six items of one style to learn from, 40 others to complete. Arms: *no contrast*; *items*, the contrast of two
-views of an item with descriptions dropped; *bundles*, of a bundle and a part of it; *both*, the method. Without
+of four to six items of one style to learn from, 40 others to complete. Arms: *no contrast*; *items*, the contrast of
+two views of an item with descriptions dropped; *bundles*, of a bundle and a part of it; *both*, the method. Without
 training: *content*, the items whose content and text are most like the mean of those given. Precision: the share of
 items of the right style among the ten best, with one, two or three items given; *dropped*: with two given and all
 feedback missing at the test; *cosine*: how alike a bundle's vector is with and without feedback. The learning rate is
