@@ -2,10 +2,10 @@
 
 400 users and 300 items with ten fields each, of which three decide who likes what; 15 % of the items are never met.
 Every arm knows the same fields and ids and hides them at random in training. Arms: *mean* of the fields, the fair
-content baseline; *contrast*, the mean with the contrast of pairs; *gate*; *gate and contrast*, the method.
-Without training: *overlap*, how many fields agree, and *oracle fields*, how many of the three that decide do. Recall@10 of liked
-items among the cold ones and among the warm ones that were not met. Two interactions a user, and ten. The learning
-rate is tuned for every arm alike in worlds of their own.
+content baseline; *contrast*, the mean with the contrast of pairs; *gate*; *gate and contrast*, the method. Without
+training: *overlap*, how many fields agree, and *oracle fields*, how many of the three that decide do. Recall@10 of
+liked items among the cold ones and among the warm ones that were not met. Two interactions a user, and ten. The
+learning rate is tuned for every arm alike in worlds of their own.
 """
 
 from __future__ import annotations
