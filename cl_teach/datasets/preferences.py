@@ -157,5 +157,6 @@ def library_preferences(
     ways += [ending.gather(1, order), spare[torch.arange(count) // len(REJECTED) % len(spare)]]
     worse = torch.stack(ways)[kind, torch.arange(count)]
     rejected = torch.cat([chosen[:, :prompt], worse], dim=1)
-    tensors = (stream, chosen, rejected, kind, (worse != ending).sum(1))
-    return LibraryPreferences(*(x.to(device) for x in tensors), words)
+    changed = (worse != ending).sum(1)
+    stream, chosen, rejected, kind, changed = (x.to(device) for x in (stream, chosen, rejected, kind, changed))
+    return LibraryPreferences(stream, chosen, rejected, kind, changed, words)
