@@ -1,11 +1,12 @@
 """What helps an item that nobody has met? A gate over fields and a contrast of pairs, on generated users and items.
 
-400 users and 300 items with ten fields each, of which three decide who likes what; 15 % of the items are never met.
-Every arm knows the same fields and ids and hides them at random in training. Arms: *mean* of the fields, the fair
-content baseline; *contrast*, the mean with the contrast of pairs; *gate*; *gate and contrast*, the method. Without
-training: *overlap*, how many fields agree, and *oracle fields*, how many of the three that decide do. Recall@10 of
-liked items among the cold ones and among the warm ones that were not met. Two interactions a user, and ten. The
-learning rate is tuned for every arm alike in worlds of their own.
+100 users and 300 items with twelve fields each, of which three decide who likes what; 40 % of the items are never met.
+(In a first world, with 400 users and 15 % cold items, every arm but the gate found all of them: no room.) Every arm
+knows the same fields and ids and hides them at random in training. Arms: *mean* of the fields, the fair content
+baseline; *contrast*, the mean with the contrast of pairs; *gate*; *gate and contrast*, the method. Without training:
+*overlap*, how many fields agree, and *oracle fields*, how many of the three that decide do. Recall@10 of liked items
+among the cold ones and among the warm ones that were not met. Two interactions a user, and ten. The learning rate is
+tuned for every arm alike in worlds of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ INFORMATIVE = 3
 @cache
 def world(seed: int, met: int) -> AttributedInteractions:
     """Users, items and what they like."""
-    return attributed_interactions(fields=10, values=3, informative=INFORMATIVE, met=met, seed=seed)
+    return attributed_interactions(100, 300, 12, 3, informative=INFORMATIVE, met=met, cold=0.4, seed=seed)
 
 
 def train(arm: str, met: int, learning_rate: float, seed: int) -> ColdStart:
@@ -143,7 +144,7 @@ EXPERIMENT = Experiment(
         ),
     ],
     {f"{arm}, {met}": words for met in (2, 10) for arm, words in NAMES.items()},
-    f"400 users, 300 items, two interactions a user unless said, {STEPS} steps of Adam in batches of {BATCH} pairs. "
+    f"100 users, 300 items, two interactions a user unless said, {STEPS} steps of Adam in batches of {BATCH} pairs. "
     "Learning rate tuned for every arm alike in other worlds.",
     seeds=range(20),
     looks=LOOKS,
