@@ -112,6 +112,7 @@ LOSSES |= {"same class": "weights from labels", "untrained": "untrained"}
 WORLDS = {f"spread {s:g}": {"spread": s, "pairs": 400} for s in SPREADS}
 WORLDS |= {"many pairs": {"spread": TIGHT, "pairs": 2000}}
 TIGHT_WORLD = f"spread {TIGHT:g}"
+WHERE = {"spread 0.8": ", wide classes", "many pairs": ", 2,000 pairs"}
 ARMS = {
     f"{world}, {loss}": {"loss": loss} | given | ({"learning_rate": 0.0} if loss == "untrained" else {})
     for world, given in WORLDS.items()
@@ -210,7 +211,7 @@ EXPERIMENT = Experiment(
             origin="ours",
         ),
     ],
-    {f"{world}, {loss}": words for world in WORLDS for loss, words in LOSSES.items()},
+    {f"{world}, {loss}": words + WHERE.get(world, "") for world in WORLDS for loss, words in LOSSES.items()},
     f"Clusters in 16 dimensions, deviation {TIGHT:g} where nothing else is said, 400 pairs, {STEPS} steps of AdamW in "
     f"batches of {BATCH}. Learning rate tuned for every loss alike in worlds of their own, with tight classes; scale "
     "learned.",
