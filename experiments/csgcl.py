@@ -2,8 +2,9 @@
 
 240 nodes in four blocks of different density, with attributes that lean toward the block; another graph for every seed.
 Arms: *GRACE*, edges and attributes dropped at the same rates, but all alike; *strengths*, dropped by the strength of
-communities found by Louvain's method, no bonus; *CSGCL*, with the bonus up to 1, and up to 10; *true blocks*, strengths
-of the planted blocks instead of found ones. Without training: the attributes themselves, and an untrained encoder.
+communities found by Louvain's method, no bonus; *CSGCL*, with the bonus up to 1 (*bonus 10* was to allow 10, but the
+schedule reaches 1 with the last epoch, so that both are the same runs and no claim compares them); *true blocks*,
+strengths of the planted blocks instead of found ones. Without training: the attributes themselves, and an untrained encoder.
 Measured on the frozen features of all nodes: accuracy of a linear probe that knows half of the blocks, and normalized
 mutual information of K-means. The learning rate is tuned for every arm alike, by the probe on other graphs.
 """
@@ -109,7 +110,6 @@ EXPERIMENT = Experiment(
         ),
         Claim("bonus", "The bonus adds to dropping by strength.", PROBE, "strengths", "csgcl"),
         Claim("bonus-clusters", "The bonus adds to the clusters of dropping by strength.", NMI, "strengths", "csgcl"),
-        Claim("large-bonus", "A bonus up to 10 adds more than one up to 1.", PROBE, "csgcl", "bonus 10", origin="ours"),
         Claim(
             "true-blocks",
             "Strengths of the true blocks cluster better than those of found communities.",

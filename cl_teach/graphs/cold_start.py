@@ -27,11 +27,11 @@ relations. The form of the gate, what makes a pair, the negatives, BPR, the tota
 The graph part is left out. (3) Chosen, too: one gate for both sides; ids are a field, *missing* for the cold rather
 than left at its random start; training hides ids and other fields at random. (4) Popular items come into batches, and
 are pushed away, more often; ``correct_popularity`` takes that off (an option). (5) BPR sees inner products, lengths
-included, the contrast only directions. (6) In a generated world (six seeds) the contrast ranks cold items much better,
-over a mean in every seed, over a gate on average; the gate puts over 0.8 of its weight on the fields that matter. The
-gate *alone* ranks warm items worse than the mean: its entropy says that it settles on one of two fields that are needed
-together. Contrast, or gate temperature 3, keep more of both, but even with the contrast the gate ranks no better
-than the mean, whose tables can silence a field through short vectors.
+included, the contrast only directions. (6) In generated worlds (five seeds, two interactions a user) the contrast ranks
+cold and warm items better than a mean alone; the gate puts over 0.8 of its weight on the fields that matter and adds a
+little for cold items beside the contrast, not for warm ones. The gate *alone* is a gamble: its softmax may settle on
+one of several fields that are needed together. A mean is no weak opponent: its tables can silence a field through
+short vectors.
 """
 
 from __future__ import annotations
