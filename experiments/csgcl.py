@@ -4,9 +4,9 @@
 Arms: *GRACE*, edges and attributes dropped at the same rates, but all alike; *strengths*, dropped by the strength of
 communities found by Louvain's method, no bonus; *CSGCL*, with the bonus up to 1 (*bonus 10* was to allow 10, but the
 schedule reaches 1 with the last epoch, so that both are the same runs and no claim compares them); *true blocks*,
-strengths of the planted blocks instead of found ones. Without training: the attributes themselves, and an untrained encoder.
-Measured on the frozen features of all nodes: accuracy of a linear probe that knows half of the blocks, and normalized
-mutual information of K-means. The learning rate is tuned for every arm alike, by the probe on other graphs.
+strengths of the planted blocks instead of found ones. Without training: the attributes themselves, and an untrained
+encoder. Measured on the frozen features of all nodes: accuracy of a linear probe that knows half of the blocks, and
+normalized mutual information of K-means. The learning rate is tuned for every arm alike, by the probe on other graphs.
 """
 
 from __future__ import annotations
