@@ -96,7 +96,7 @@ EXERCISES = {
             Case(
                 "some keys lost",
                 lambda seed: _logits(seed, 0.4),
-                "Take the key out before the softmax: a weight set to 0 afterward leaves a row that sums to less than 1.",
+                "Take the key out before the softmax: a weight that is set to 0 afterward leaves a row below 1.",
             ),
             Case("no key lost", lambda seed: _logits(seed, 0.0), "Then it is plain attention."),
             Case("all but one lost", lambda seed: _logits(seed, 1.1), "What is left gets everything, exactly 1."),
