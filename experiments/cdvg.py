@@ -204,7 +204,7 @@ WORDS = {
     "pixels": "pixels",
 }
 BROKE = "In four of five seeds the translator with kernel 3 broke down: its pictures are black."
-EXPERIMENT = Experiment(
+DEBIASING = Experiment(
     "cdvg",
     {
         "plain": arm("none", 1, 0),
@@ -326,7 +326,7 @@ MOVES = Experiment(
     "The same translators, on test digits in free colors; targets drawn at random.",
     runs="cdvg-translator",
 )
-EXPERIMENTS = (EXPERIMENT, MOVES)
+EXPERIMENTS = (DEBIASING, MOVES)
 
 if __name__ == "__main__":
     main(__file__, *EXPERIMENTS)
