@@ -197,7 +197,7 @@ WEIGHTS = Experiment(
     ],
     {"weights-10-0.1": "joint entropy at weight 0.1", "weights-10-3": "at weight 3"},
     NOTE,
-    seeds=range(3),
+    seeds=range(5),
     runs="sepclr-weights",
 )
 EXPERIMENTS = (MAIN, WEIGHTS)
