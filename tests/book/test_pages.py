@@ -112,6 +112,22 @@ def test_no_dollar_sign_of_a_formula_is_left_in_the_text(visit: Visit) -> None:
     assert left == []
 
 
+@every_visit
+def test_no_table_is_left_in_the_text(visit: Visit) -> None:
+    """A table that an output gives as Markdown is a table on the page, and not its dashes and bars."""
+    left = visit.page.evaluate(
+        r"""() => {
+          const walk = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT), found = [];
+          const dashes = /\|\s*:?[-\u2013\u2014]+:?\s*\|/;
+          for (let node; node = walk.nextNode();)
+            if (dashes.test(node.data) && !node.parentElement.closest('pre, code, script, style, mjx-container'))
+              found.push(node.data.trim().slice(0, 80));
+          return found;
+        }"""
+    )
+    assert left == []
+
+
 PICTURE = """figure => {
   const seen = e =>
     !e.hidden && getComputedStyle(e).display !== 'none' && e.getBoundingClientRect().width > 0;
