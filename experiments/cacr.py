@@ -168,7 +168,7 @@ BETTER = (
 )
 ROBUST = "The conditional weights make features robust to imbalance."
 COST = Metric("kNN accuracy lost by training on a long-tailed set instead of a balanced one", "", "points")
-EXPERIMENT = Experiment(
+GARMENTS = Experiment(
     "cacr",
     {
         f"{loss} {where}": {"data": where, "loss": loss}
@@ -310,7 +310,7 @@ HARSH_TAIL = Experiment(
     tuning=Tuning({"rate": (1e-3, 4e-3, 1.6e-2)}, score_sprites),
     runs="cacr-sprites",
 )
-EXPERIMENTS = (EXPERIMENT, HARSH_TAIL)
+EXPERIMENTS = (GARMENTS, HARSH_TAIL)
 
 if __name__ == "__main__":
     main(__file__, *EXPERIMENTS)

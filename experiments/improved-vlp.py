@@ -134,7 +134,7 @@ def derive(rows: dict[str, Any]) -> dict[str, float]:
     return {"best": max(found)} if found else {}
 
 
-EXPERIMENT = Experiment(
+RECIPES = Experiment(
     "improved-vlp",
     ARMS,
     trial,
@@ -231,7 +231,7 @@ VIEWS = Experiment(
     "the rate that was tuned for two local views.",
     runs="improved-vlp-views",
 )
-EXPERIMENTS = (EXPERIMENT, VIEWS)
+EXPERIMENTS = (RECIPES, VIEWS)
 
 if __name__ == "__main__":
     main(__file__, *EXPERIMENTS)
