@@ -137,7 +137,16 @@ EXPERIMENT = Experiment(
     {arm: {"arm": arm} for arm in WORDS},
     trial,
     [
-        Claim("color", "A color that positives do not share is lost.", COLOR, "noise", "color", "lower", "ours"),
+        Claim(
+            "color",
+            "A color that positives do not share is lost.",
+            COLOR,
+            "noise",
+            "color",
+            "lower",
+            "ours",
+            headline=True,
+        ),
         Claim("place", "A place that positives do not share is lost.", COLUMN, "noise", "place", "lower", "ours"),
         Claim("shape-color", "Without the color the shape is read better.", SHAPE, "noise", "color", origin="ours"),
         Claim("shape-place", "Without the place the shape is read better.", SHAPE, "noise", "place", origin="ours"),

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import json
 import sys
-import zipfile
 from pathlib import Path
 
 import numpy as np
 from fontTools.ttLib import TTFont
+from pack_arrays import pack_arrays
 from PIL import Image, ImageDraw, ImageFont
 
 SIZE = 16
@@ -82,17 +81,7 @@ def main() -> None:
         "images": np.stack([draw(sign.replace(VARIATION, ""), font) for sign in signs]),
         "text": np.frombuffer(json.dumps(text, ensure_ascii=False).encode(), np.uint8),
     }
-    with zipfile.ZipFile(arguments.target, "w", compression=zipfile.ZIP_LZMA) as archive:
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.save(buffer, array)
-            # A fixed date, so that the same arrays give the same file.
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            archive.writestr(entry, buffer.getvalue(), compress_type=zipfile.ZIP_LZMA)
-    content = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
-    print(f"{arguments.target}: {len(signs)} emoji, {arguments.target.stat().st_size} bytes")
-    print(f"SHA-256 of the file:   {hashlib.sha256(arguments.target.read_bytes()).hexdigest()}")
-    print(f"SHA-256 of the arrays: {content}")
+    pack_arrays(arguments.target, arrays)
 
 
 if __name__ == "__main__":

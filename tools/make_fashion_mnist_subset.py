@@ -17,11 +17,10 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
-import io
-import zipfile
 from pathlib import Path
 
 import numpy as np
+from pack_arrays import pack_arrays
 
 SEED = 20240229
 PER_CLASS = {"train": 1000, "test": 200}
@@ -64,18 +63,7 @@ def main() -> None:
         chosen = rng.permutation(chosen)
         arrays[f"{split}_images"] = images[chosen]
         arrays[f"{split}_labels"] = labels[chosen]
-
-    with zipfile.ZipFile(arguments.target, "w", compression=zipfile.ZIP_LZMA) as archive:
-        for name, array in arrays.items():
-            buffer = io.BytesIO()
-            np.save(buffer, array)
-            # A fixed date, so that the same arrays give the same file.
-            entry = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
-            archive.writestr(entry, buffer.getvalue(), compress_type=zipfile.ZIP_LZMA)
-    content = hashlib.sha256(b"".join(arrays[name].tobytes() for name in sorted(arrays))).hexdigest()
-    print(f"{arguments.target}: {arguments.target.stat().st_size} bytes")
-    print(f"SHA-256 of the file:   {hashlib.sha256(arguments.target.read_bytes()).hexdigest()}")
-    print(f"SHA-256 of the arrays: {content}")
+    pack_arrays(arguments.target, arrays)
 
 
 if __name__ == "__main__":
