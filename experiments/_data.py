@@ -7,12 +7,14 @@ from functools import cache
 from typing import Any, NamedTuple
 
 import torch
+from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from cl_teach.datasets import ImageSet, fashion_mnist, long_tailed
 from cl_teach.evaluation import embed, knn_accuracy, linear_probe
 from cl_teach.models import ConvEncoder, ProjectionHead
+from cl_teach.readouts import mutual_information
 from cl_teach.training import at_scale, device
 
 POOL = 8000  # of the 10,000 embedded training images; the other 2,000 are for tuning
@@ -105,6 +107,15 @@ def knn(encoder: nn.Module, bank: ImageSet, test: ImageSet, k: int = 10) -> floa
 def probe(known: Tensor, labels: Tensor, features: Tensor, unknown: Tensor) -> float:
     """Linear-probe accuracy in percent."""
     return 100 * linear_probe(known, labels, features, unknown, max_iter=at_scale(300, 300, smoke=2))
+
+
+def nodes(features: Tensor, labels: Tensor, known: Tensor, asked: Tensor, seed: int) -> dict[str, float]:
+    """What features of a graph's nodes tell: accuracy of a linear probe that knows some labels, and NMI of K-means."""
+    found = KMeans(int(labels.max()) + 1, n_init=5, random_state=seed).fit(features.double().numpy())
+    return {
+        "probe": 100 * linear_probe(features[known], labels[known], features[asked], labels[asked]),
+        "nmi": mutual_information(torch.from_numpy(found.labels_).long(), labels),
+    }
 
 
 def after_step(module: nn.Module) -> Callable[[], None] | None:

@@ -15,14 +15,12 @@ from functools import cache
 from typing import Any
 
 import torch
+from _data import nodes
 from _runner import LOOKS, Claim, Experiment, Metric, Tuning, main
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from cl_teach.datasets.interactions import CommunityGraph, community_graph
-from cl_teach.evaluation import linear_probe
 from cl_teach.graphs.csgcl import CSGCL, detect_communities
-from cl_teach.readouts import mutual_information
 from cl_teach.training import at_scale, seed_everything
 
 EPOCHS = at_scale(150, 1000, smoke=3)
@@ -65,11 +63,7 @@ def trial(seed: int, arm: str, learning_rate: float) -> dict[str, float]:
     features, labels = train(arm, learning_rate, seed), graph(seed).labels
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     known, asked = order[: len(order) // 2], order[len(order) // 2 :]
-    found = KMeans(4, n_init=5, random_state=seed).fit(features.double().numpy())
-    return {
-        "probe": 100 * linear_probe(features[known], labels[known], features[asked], labels[asked]),
-        "nmi": mutual_information(torch.from_numpy(found.labels_).long(), labels),
-    }
+    return nodes(features, labels, known, asked, seed)
 
 
 def score(seed: int, **settings: Any) -> float:

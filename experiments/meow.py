@@ -14,15 +14,13 @@ from functools import cache
 from typing import Any
 
 import torch
+from _data import nodes
 from _runner import LOOKS, Claim, Experiment, Metric, Tuning, main
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from cl_teach.datasets.networks import PaperNetwork, paper_network
-from cl_teach.evaluation import linear_probe
 from cl_teach.graphs.meow import MEOW
 from cl_teach.models.meta_paths import MetaPath, MetaPathNetwork
-from cl_teach.readouts import mutual_information
 from cl_teach.training import at_scale, seed_everything
 
 EPOCHS, EACH, CLASSES = at_scale(100, 500, smoke=2), 20, 3
@@ -67,11 +65,7 @@ def trial(seed: int, arm: str, learning_rate: float) -> dict[str, float]:
     order = torch.randperm(len(labels), generator=torch.Generator().manual_seed(seed))
     known = torch.cat([order[labels[order] == c][:EACH] for c in range(CLASSES)])
     asked = order[~torch.isin(order, known)]
-    found = KMeans(CLASSES, n_init=5, random_state=seed).fit(features.double().numpy())
-    return {
-        "probe": 100 * linear_probe(features[known], labels[known], features[asked], labels[asked]),
-        "nmi": mutual_information(torch.from_numpy(found.labels_).long(), labels),
-    }
+    return nodes(features, labels, known, asked, seed)
 
 
 def score(seed: int, **settings: Any) -> float:
