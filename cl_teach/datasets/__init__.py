@@ -30,6 +30,7 @@
 | `library_functions` | docstrings and the code they describe | Python's standard library |
 | `movielens_100k`, `cora`, `imdb` | ratings, citations, films | packages that may be installed |
 | `draw_scenes`, `draw_scene_pairs` | things in places, with their foreground; with a variation of each | generated |
+| `textured_scenes` | textured squares in a picture, with the class of every cell | generated |
 | `draw_two_features`, `draw_factors`, `draw_subjects`, `draw_intervals` | vectors of known factors | generated |
 | `graded_factors`, `crossed_classes` | vectors in which several things are mixed | generated |
 | `color_by_label`, `overlay_pattern` | pictures with a bias, or with a pattern on some | made from others |
@@ -71,6 +72,7 @@ from .sprites import SPRITE_FACTORS, Sprites, sprites
 from .structured import NestedBlobs, TurnedDigits, curve_points, nested_blobs, turn, turned_digits
 from .text_changes import TextDraws, change_texts, draw_text_changes, remove_words
 from .texts import toy_text
+from .textured import TexturedScenes, textured_scenes
 
 __all__ = [
     "EMOJI_LANGUAGES",
@@ -79,6 +81,8 @@ __all__ = [
     "name_pieces",
     "CrossedClasses",
     "ScenePairs",
+    "TexturedScenes",
+    "textured_scenes",
     "draw_scene_pairs",
     "GradedFactors",
     "crossed_classes",

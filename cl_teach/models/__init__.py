@@ -16,6 +16,7 @@ from .heads import PredictionHead, ProjectionHead
 from .item_sequences import SequenceEncoder
 from .language_model import LanguageModel
 from .low_rank import FactoredFeatures, LowRankFeatures
+from .maps import MapEncoder
 from .meta_paths import MetaPath, MetaPathNetwork, meta_path_links
 from .moco import MoCo
 from .pair_weights import PairWeights
@@ -33,6 +34,7 @@ from .token_classifier import TokenClassifier
 from .token_mask import TokenMask
 
 __all__ = [
+    "MapEncoder",
     "Foreground",
     "fit_foreground",
     "foreground_ratio",

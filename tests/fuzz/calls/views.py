@@ -9,10 +9,11 @@ from fuzzing import generator, normal, uniform, whole
 from torch import nn
 
 from cl_teach.core import augmentation_graph, clusters, crop_geometry
-from cl_teach.datasets import factors, painted, scenes, several_factors
+from cl_teach.datasets import factors, painted, scenes, several_factors, textured
 from cl_teach.models import MLP, apply, class_pair_gate, class_translator, scattering, subject, weights_only
 from cl_teach.models import foreground as patches
 from cl_teach.models import generator as generators
+from cl_teach.models import maps as map_encoders
 from cl_teach.views import adainf, cdvg, customcontrast, genview, hydra, mcl, pixpro, scatsimclr, sepclr
 
 LABELS = torch.tensor([0, 1, 2, 0, 1, 2])
@@ -172,6 +173,9 @@ CALLS: dict[Any, Any] = {
         dict(images=IMAGES, levels=whole(900, 6), noise=normal(6, 8)),
     ),
     generators.VariationGenerator.loss: lambda: (make_variations(), dict(images=IMAGES, generator=generator())),
+    textured.textured_scenes: lambda: dict(n=3, world=1, seed=2),
+    map_encoders.MapEncoder: lambda: dict(in_channels=3, channels=4, wide=True),
+    map_encoders.MapEncoder.forward: lambda: (map_encoders.MapEncoder(channels=4), dict(images=COLORS)),
     scattering.gabor: lambda: dict(shape=(8, 6), sigma=0.8, angle=0.3, frequency=0.5, slant=0.5),
     scattering.morlet: lambda: dict(shape=(8, 6), sigma=0.8, angle=0.3, frequency=0.5, slant=0.5),
     scattering.periodize: lambda: dict(spectrum=normal(8, 4), octaves=1),
