@@ -25,6 +25,7 @@ DIRECT: dict[str, tuple[str, ...]] = {
         "scikit-learn",
         "matplotlib",
         "tqdm",
+        "rjsmin",
         "ipywidgets",
         "Pygments",
     ),

@@ -139,7 +139,7 @@ def frames(
     return Frames(pictures, texts, alts, label, caption, start, sizes[0])
 
 
-def _picture(drawn: object) -> tuple[bytes, tuple[int, int]]:
+def _picture(drawn: object, colors: int = 64) -> tuple[bytes, tuple[int, int]]:
     """Image file and size in pixels of what `draw` returned; closes the figure."""
     figure = drawn if isinstance(drawn, Figure) else getattr(drawn, "figure", None)
     if not isinstance(figure, Figure):
@@ -148,7 +148,7 @@ def _picture(drawn: object) -> tuple[bytes, tuple[int, int]]:
     figure.savefig(raw, format="png", metadata={"Software": None})
     plt.close(figure)
     image = Image.open(raw).convert("RGB")
-    small = image.quantize(64, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    small = image.quantize(colors, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     file = io.BytesIO()
     small.save(file, format="PNG", optimize=True)
     return file.getvalue(), image.size

@@ -19,6 +19,11 @@ from .look import styled
 from .movable import _picture
 from .play_states import STATES, First
 
+try:
+    from rjsmin import jsmin
+except ImportError:  # in Colab, which installs the package alone: the same scripts as they were written, 5 KB more
+    jsmin = str
+
 PLAYGROUNDS = tuple(STATES)
 WIDTH = 860  # pixels of the whole, picture beside controls
 
@@ -29,7 +34,7 @@ class Playground:
     def __init__(self, name: str, first: First, caption: str | None) -> None:
         self.name, self.state, self.alt, self.caption = name, first.state, first.alt, caption
         with styled():
-            self.picture, self.size = _picture(first.draw())
+            self.picture, self.size = _picture(first.draw(), colors=16)
 
     def __repr__(self) -> str:
         """For front ends that show no HTML: what is to be seen."""
@@ -74,15 +79,11 @@ def play(name: str, *, caption: str | None = None, **state: Any) -> Playground:
 
 
 def scripts(name: str) -> str:
-    """Engine, look and one playground as one text, without comments and indentation; it wakes the figure."""
+    """Engine, look and one playground as one text, without comments and spaces; it wakes the figure.
+
+    Every figure brings the engine, so that a cell works alone (Colab shows each in a frame of its own).
+    """
     folder = files("cl_teach.figures") / "play"
-    look = small((folder / "look.css").read_text(encoding="utf-8"))
-    engine, own = (small((folder / f"{file}.js").read_text(encoding="utf-8")) for file in ("engine", name))
+    look = re.sub(r"/\*.*?\*/|\n", "", (folder / "look.css").read_text(encoding="utf-8"), flags=re.DOTALL)
+    engine, own = (jsmin((folder / f"{file}.js").read_text(encoding="utf-8")) for file in ("engine", name))
     return f"{engine}\nclPlay.look={json.dumps(look)};\n{own}\nclPlay.wake();"
-
-
-def small(code: str) -> str:
-    """Code without lines that are only comments, comments at the end of lines, indentation and empty lines."""
-    code = re.sub(r"/\*.*?\*/", "", code, flags=re.DOTALL)
-    lines = (re.sub(r"(^|\s)// .*$", "", line).strip() for line in code.splitlines())
-    return "\n".join(line for line in lines if line)

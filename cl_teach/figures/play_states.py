@@ -83,7 +83,7 @@ def circle(
     )
 
     def draw() -> Figure:
-        figure, ax = plt.subplots(figsize=(4.0, 4.0))
+        figure, ax = plt.subplots(figsize=(3.4, 3.4))
         turn = np.linspace(0, 2 * np.pi, 200)
         ax.plot(np.cos(turn), np.sin(turn), color="#C8C8C8", lw=1)
         for i, angle in enumerate(angles.tolist()):
@@ -136,7 +136,8 @@ def game(pictures: Tensor, pairs: Tensor, players: Mapping[str, Tensor]) -> Firs
     tables = {}
     for name, table in players.items():
         check_shapes(**{"pictures": (pictures, "rounds k h w"), f"players[{name!r}]": (table, "rounds k k")})
-        tables[name] = [[[round(v, 4) for v in row] for row in square] for square in table.detach().cpu().tolist()]
+        squares = table.detach().cpu().tolist()
+        tables[name] = [[[round(v, 3) for v in row[i + 1 :]] for i, row in enumerate(square)] for square in squares]
     alt = (
         f"The first of {rounds} rounds: {k} small pictures, A to {LETTERS[k - 1]}; two of them are pieces of one "
         f"garment. Guessing is right once in {k * (k - 1) // 2}."
@@ -514,11 +515,12 @@ def _names(name: str, names: Sequence[str] | None, n: int) -> list[str]:
 
 
 def _strip(pictures: Tensor) -> dict[str, Any]:
-    """Small pictures side by side in one file, in sixteen grays."""
+    """Small pictures side by side in one file, in ten grays."""
     check_entries(0, 1, pictures=pictures)
-    grays = (pictures.detach().double().cpu() * 15).round().to(torch.uint8) * 17  # (n, h, w)
+    levels = (pictures.detach().double().cpu() * 9).round()
+    grays = (levels * 255 / 9).round().to(torch.uint8)  # (n, h, w)
     file = io.BytesIO()
-    Image.fromarray(torch.cat(list(grays), dim=1).numpy()).save(file, format="PNG", optimize=True)
+    Image.fromarray(torch.cat(list(grays), dim=1).numpy()).save(file, format="WEBP", lossless=True, quality=100)
     return {"data": base64.b64encode(file.getvalue()).decode(), "n": len(grays)}
 
 

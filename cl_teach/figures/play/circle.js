@@ -63,7 +63,7 @@
         const frame = shape(group, "g", { class: "cl-picture" });
         const crop = shape(frame, "svg", { x: -16, y: -16, width: 32, height: 32, viewBox: "0 0 1 1" });
         shape(crop, "image", {
-          x: -i, width: start.pictures.n, height: 1, preserveAspectRatio: "none", href: `data:image/png;base64,${start.pictures.data}`,
+          x: -i, width: start.pictures.n, height: 1, preserveAspectRatio: "none", href: `data:image/webp;base64,${start.pictures.data}`,
         });
         shape(frame, "rect", { x: -16, y: -16, width: 32, height: 32, rx: 3, fill: "none", stroke: hue, "stroke-width": 2.5, class: "cl-ring" });
         group.picture = frame;

@@ -65,7 +65,7 @@
   const path = (points) => points.map(([x, y], i) => `${i ? "L" : "M"}${x.toFixed(1)} ${y.toFixed(1)}`).join("");
   // Picture i of a strip as a background.
   const thumb = (strip, i) =>
-    `background-image:url(data:image/png;base64,${strip.data});background-size:${100 * strip.n}% 100%;` +
+    `background-image:url(data:image/webp;base64,${strip.data});background-size:${100 * strip.n}% 100%;` +
     `background-position:${(100 * i) / Math.max(strip.n - 1, 1)}% 0`;
 
   function make(figure) {

@@ -3,11 +3,11 @@
   "use strict";
 
   const math = (play.math.game = {
-    // The pair with the largest similarity in a square table.
-    choose(table) {
-      let best = [0, 1];
-      table.forEach((row, i) => row.forEach((value, j) => {
-        if (i < j && value > table[best[0]][best[1]]) best = [i, j];
+    // The most similar pair; row i holds the similarities of picture i to those after it.
+    choose(rows) {
+      let best, most = -Infinity;
+      rows.forEach((row, i) => row.forEach((value, k) => {
+        if (value > most) [best, most] = [[i, i + 1 + k], value];
       }));
       return best;
     },
