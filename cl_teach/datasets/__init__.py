@@ -9,6 +9,8 @@
 | `sprites` | drawn objects with independent factors | generated |
 | `sprite_captions`, `abstract_sentences` | what a sprite shows, in words, and what nobody can see | generated |
 | `class_captions` | a word for the class of an image, among words that mean nothing | generated |
+| `template_sentences`, `template_pairs` | sentences of known meaning, pairs of chosen overlap | generated |
+| `cued_reviews` | reviews beside a cue that goes along with the label, in a chosen share | generated |
 | `toy_text` | a language that runs into loops | generated |
 | `arithmetic_rationales` | worked solutions by a teacher who slips | generated |
 | `patients` | a report, an X-ray and an ECG of one patient | generated |
@@ -64,7 +66,17 @@ from .point_clouds import AssembledClouds, PointClouds, assembled_clouds, point_
 from .preferences import LibraryPreferences, Preferences, library_preferences, planted_preferences
 from .rationales import Rationales, arithmetic_rationales, rationale_text, spoil_rationales
 from .redundant import Redundant, redundant_regression
+from .reviews import REVIEW_WORDS, WORD_KINDS, Reviews, cued_reviews, review_text
 from .scenes import ScenePairs, Scenes, draw_scene_pairs, draw_scenes
+from .sentences import (
+    CONCEPTS,
+    SENTENCE_WORDS,
+    SentencePairs,
+    Sentences,
+    sentence_text,
+    template_pairs,
+    template_sentences,
+)
 from .series import HeartBeats, few_patients, heart_beats
 from .several_factors import CrossedClasses, GradedFactors, crossed_classes, graded_factors
 from .soft_changes import SoftDraws, augment_tokens, draw_soft, soft_pair
@@ -175,6 +187,18 @@ __all__ = [
     "draw_text_changes",
     "remove_words",
     "toy_text",
+    "CONCEPTS",
+    "REVIEW_WORDS",
+    "SENTENCE_WORDS",
+    "WORD_KINDS",
+    "Reviews",
+    "SentencePairs",
+    "Sentences",
+    "cued_reviews",
+    "review_text",
+    "sentence_text",
+    "template_pairs",
+    "template_sentences",
     "SoftDraws",
     "augment_tokens",
     "draw_soft",

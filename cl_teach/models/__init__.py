@@ -2,6 +2,7 @@
 
 from .activations import recorded
 from .apply import apply_network, weight_dtype
+from .bag_of_words import BagOfWords, context_vectors, word_counts, word_overlap
 from .bundles import BundleEncoder, StackEncoder
 from .class_pair_gate import ClassPairGate
 from .class_translator import ClassCritic, ClassTranslator, TranslatorTrainer
@@ -92,6 +93,10 @@ __all__ = [
     "draw_drop_mask",
     "TokenClassifier",
     "TokenMask",
+    "BagOfWords",
+    "context_vectors",
+    "word_counts",
+    "word_overlap",
     "BundleEncoder",
     "StackEncoder",
     "FieldEncoder",

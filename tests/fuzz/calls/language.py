@@ -8,9 +8,9 @@ from torch import nn
 
 from cl_teach.core import surface, voting
 from cl_teach.datasets import rationales as worked
-from cl_teach.datasets import soft_changes, texts
+from cl_teach.datasets import reviews, sentences, soft_changes, texts
 from cl_teach.language import cocosoda, contrastive_search, cvib, debcse, qcrd, whitenedcse
-from cl_teach.models import language_model, pooling, reading, token_classifier
+from cl_teach.models import bag_of_words, language_model, pooling, reading, token_classifier
 from cl_teach.models import rationales as readers
 
 SENTENCES = [[1, 2, 3], [1, 2, 4], [5, 2, 3], [6, 7], [1]]
@@ -137,6 +137,22 @@ CALLS = {
         whitenedcse.WhitenedCSE(4, 2),
         dict(views=[normal(9, 4), normal(9, 4, seed=1)], generator=generator()),
     ),
+    # sentences and reviews
+    sentences.template_sentences: lambda: dict(meanings=3, forms=2, habits=1.0, seed=0),
+    sentences.template_pairs: lambda: dict(
+        shared_concepts=torch.tensor([4, 2, 0]), shared_words=torch.tensor([1, 2, 0]), habits=1.0, seed=0
+    ),
+    sentences.sentence_text: lambda: dict(tokens=whole(9, 3, 4)),
+    reviews.cued_reviews: lambda: dict(n=4, agreement=0.9, clarity=0.8, seed=0),
+    reviews.review_text: lambda: dict(tokens=whole(9, 3, 4)),
+    bag_of_words.word_counts: lambda: dict(tokens=whole(9, 3, 4), words=9),
+    bag_of_words.word_overlap: lambda: dict(first=whole(9, 3, 4), second=whole(9, 3, 5)),
+    bag_of_words.context_vectors: lambda: dict(tokens=whole(9, 3, 4), words=9, dim=3),
+    bag_of_words.BagOfWords: [
+        lambda: dict(words=9, dim=3, dropout=0.1, vectors=normal(9, 3)),
+        lambda: dict(words=9, dim=3),
+    ],
+    bag_of_words.BagOfWords.forward: lambda: (bag_of_words.BagOfWords(9, 3), dict(tokens=1 + whole(8, 3, 4))),
     # cvib
     cvib.noisy_mask: lambda: dict(x=normal(2, 3, 4), mean=normal(4), log_variance=normal(4), noise=normal(2, 4)),
     cvib.mask_divergence: lambda: dict(mean=normal(4), log_variance=normal(4), tokens=3, multiplier=1.0, tiny=1e-8),
