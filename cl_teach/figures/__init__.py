@@ -2,10 +2,12 @@
 
 One palette (Okabe and Ito, made for color-blind readers), one color for one method through the whole book,
 direct labels instead of legends, all seeds drawn. Figures keep an opaque white face, so that they read in
-dark mode too. :mod:`.look` holds palette and style, :mod:`.movable` the slider over stored pictures,
+dark mode too. :mod:`.look` holds palette and style,
+:mod:`.movable` the slider over stored pictures, :mod:`.highlight` text with a background by a value,
 :mod:`.play_html` and :mod:`.play_states` the playgrounds that compute in the page, :mod:`.plots` the rest.
 """
 
+from .highlight import Highlighted, Passage, highlight
 from .look import (
     BLACK,
     BLUE,
@@ -40,16 +42,19 @@ __all__ = [
     "PALETTE",
     "PLAYGROUNDS",
     "PURPLE",
+    "Passage",
     "SKY",
     "STYLES",
     "VERMILLION",
     "Frames",
+    "Highlighted",
     "Playground",
     "Style",
     "circle",
     "color",
     "curves",
     "frames",
+    "highlight",
     "image_grid",
     "intervals",
     "play",
