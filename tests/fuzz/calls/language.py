@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import torch
 from fuzzing import generator, normal, uniform, whole
 from torch import nn
@@ -9,12 +11,14 @@ from torch import nn
 from cl_teach.core import surface, voting
 from cl_teach.datasets import rationales as worked
 from cl_teach.datasets import reviews, sentences, soft_changes, texts
+from cl_teach.datasets.library_text import LibraryText, library_text
 from cl_teach.language import cocosoda, contrastive_search, cvib, debcse, qcrd, whitenedcse
 from cl_teach.models import bag_of_words, language_model, pooling, reading, token_classifier
 from cl_teach.models import rationales as readers
 
 SENTENCES = [[1, 2, 3], [1, 2, 4], [5, 2, 3], [6, 7], [1]]
 MASK = torch.tensor([[True, True, False], [True, True, True]])
+FOLDER = str(Path(torch.__file__).parent / "optim")
 SPECIAL = {"mask_id": 4, "special_ids": [0, 1, 4]}
 
 
@@ -346,6 +350,11 @@ CALLS = {
         readers.Discriminator(15, 4),
         dict(question=questions().question, rationales=questions().rationales),
     ),
+    library_text: lambda: dict(vocabulary=30, seed=0, folder=FOLDER),
+    LibraryText.prompts: lambda: (
+        library_text(30, folder=FOLDER),
+        dict(first=1, prompt=1, length=5),
+    ),
     worked.arithmetic_rationales: lambda: dict(n=3, samples=2, error=0.5, seed=0),
     worked.rationale_text: lambda: dict(tokens=whole(15, 2, 3)),
     worked.spoil_rationales: lambda: dict(
@@ -359,6 +368,7 @@ EXEMPT = {
 }
 
 UNCHECKED = {
+    (library_text, "folder"): "a folder that is not there is a FileNotFoundError that names it",
     (reading.select_rows, "cache"): "holds whatever a model keeps, NaN included",
     (cocosoda.CoCoSoDa.loss, "encoder"): "any module may come; what it does to tokens is its own",
     (cocosoda.CoCoSoDa.forward, "encoder"): "any module may come; what it does to tokens is its own",
