@@ -29,7 +29,9 @@
 | `peaked_bandit`, `proxy_bandit` | one decision, with a peaked reward, or with proxies of a gold score | generated |
 | `named_facts` | facts about people, some to be forgotten | generated |
 | `redundant_regression` | a regression in which most rows say nothing | generated |
-| `library_functions` | docstrings and the code they describe | Python's standard library |
+| `library_functions`, `library_code` | docstrings and the code they describe | Python's standard library |
+| `library_sentences` | sentences of docstrings | Python's standard library |
+| `library_text` | docstrings as words, to train a language model on | Python's standard library |
 | `movielens_100k`, `cora`, `imdb` | ratings, citations, films | packages that may be installed |
 | `draw_scenes`, `draw_scene_pairs` | things in places, with their foreground; with a variation of each | generated |
 | `textured_scenes` | textured squares in a picture, with the class of every cell | generated |
@@ -48,6 +50,7 @@ from typing import NoReturn
 from .bandits import PeakedBandit, ProxyBandit, peaked_bandit, proxy_bandit
 from .captions import abstract_sentences, class_captions, class_synonyms, sprite_captions
 from .cifar import cifar10
+from .code_search import LibraryCode, LibrarySentences, library_code, library_sentences, python_tokens
 from .common import ImageSet
 from .decisions import Decisions, combination_lock, lock_factors, low_rank_game, low_rank_mdp
 from .digits import digits
@@ -59,6 +62,7 @@ from .gaussian import GaussianViews, gaussian_moments, gaussian_views
 from .imperfect import LabelNoise, flip_labels, long_tailed, noise_transition, noisy_labels, polluted_moments
 from .installed import CitationGraph, FilmNetwork, Ratings, cora, imdb, library_functions, movielens_100k
 from .interactions import CommunityGraph, Interactions, ItemSequences, community_graph, interactions, item_sequences
+from .library_text import LibraryText, library_text
 from .networks import attributed_interactions, item_bundles, paper_network
 from .painted import color_by_label, overlay_pattern
 from .patients import Patients, patients
@@ -142,9 +146,11 @@ __all__ = [
     "noisy_labels",
     "polluted_moments",
     "LibraryPreferences",
+    "LibraryText",
     "Preferences",
     "abstract_sentences",
     "library_preferences",
+    "library_text",
     "planted_preferences",
     "Decisions",
     "AssembledClouds",
@@ -161,6 +167,11 @@ __all__ = [
     "cora",
     "imdb",
     "library_functions",
+    "LibraryCode",
+    "LibrarySentences",
+    "library_code",
+    "library_sentences",
+    "python_tokens",
     "movielens_100k",
     "sprite_captions",
     "attributed_interactions",

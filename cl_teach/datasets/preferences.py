@@ -135,7 +135,7 @@ def library_preferences(
     check_count(4, vocabulary=vocabulary)
     check_count(0, seed=seed)
     check_device(device)
-    texts = [re.findall(r"[a-z]+|[.,]", text.lower()) for text, _ in library_functions(folder=folder)]
+    texts = [re.findall(r"[a-z]+|[.,]", text.lower()) for text, _ in library_functions(packages=False, folder=folder)]
     frequent = Counter(word for text in texts for word in text).most_common(vocabulary - 2)
     words = ["<start>", "<rare>", *(word for word, _ in frequent)]
     number = {word: i for i, word in enumerate(words)}

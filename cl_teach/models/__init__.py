@@ -13,6 +13,7 @@ from .fields import FieldEncoder, Fused, FusionGate
 from .foreground import Foreground, fit_foreground, foreground_ratio, patch_tokens
 from .generator import VariationGenerator, noise_embeddings
 from .graph import GCN, gcn_matrix, mean_matrix, scale_by_degrees
+from .hashed_words import HashedWords, latent_vectors, word_rarity, word_scores
 from .heads import PredictionHead, ProjectionHead
 from .item_sequences import SequenceEncoder
 from .language_model import LanguageModel
@@ -35,6 +36,10 @@ from .token_classifier import TokenClassifier
 from .token_mask import TokenMask
 
 __all__ = [
+    "HashedWords",
+    "latent_vectors",
+    "word_rarity",
+    "word_scores",
     "MapEncoder",
     "Foreground",
     "fit_foreground",

@@ -211,7 +211,9 @@ CALLS = {
     sha256: lambda: dict(path=a_file()),
     name_pieces: lambda: dict(names=["cat", "Katze"], buckets=64, length=8),
     emoji_names: lambda: dict(languages=("en", "fr"), device="cpu"),
-    library_functions: lambda: dict(limit=3, folder=str(Path(torch.__file__).parent / "optim")),
+    library_functions: lambda: dict(
+        limit=3, packages=True, methods=True, folder=str(Path(torch.__file__).parent / "optim")
+    ),
     welcome: lambda: dict(cpu_seconds=3.0, gpu_seconds=2.0),
 }
 
