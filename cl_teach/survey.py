@@ -68,6 +68,11 @@ class Method:
     entry_points: list[str]
     official_code: str
     modality: list[str]
+    given: list[str]
+    trouble: list[str]
+    needs: list[str]
+    use: str
+    watch: str
     look: Look
 
     @property

@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import evidence_pages
+import method_pages
+import which_page
 
 from cl_teach import files
 from cl_teach.survey import NOT_MEASURED, Status, parts, status
@@ -19,8 +21,8 @@ MAP_INTRODUCTION = """\
 All {methods} methods of the survey, in the order of the book. *Found* is what this project measured: whether
 the method's central claim held in a paired experiment over several seeds (see [the evidence](evidence.md)).
 "Not yet measured" means just that. A method's name links to its section as soon as there is one; the column
-*code* links the file in `cl_teach`, the authors' own code where it was found, and the golden numbers that ours is
-compared with. {done}
+*code* links the method's page, its file in `cl_teach`, the authors' own code where it was found, and the golden numbers
+that ours is compared with. {done}
 """
 
 
@@ -70,7 +72,7 @@ def _map_row(row: Status, address: str) -> str:
     source = f'<code class="docutils literal">{breakable}</code>'
     if address and row.module:
         source = f'<a href="{address}/blob/main/cl_teach/{file}">{source}</a>'
-    code = [source] if row.module else []
+    code = [f"[page](methods/{method.slug}.md)", source] if row.module else []
     repository, _, commit = method.official_code.partition("@")
     if repository:
         code.append(f"[authors'](https://github.com/{repository}/tree/{commit})")
@@ -104,7 +106,8 @@ def bib_keys(root: Path) -> list[str]:
 def pages(root: Path) -> dict[str, str]:
     """The generated pages of the book, file name and text."""
     rows = status(root)
-    return {"survey_map.md": survey_map(rows, root)} | evidence_pages.pages(rows, root)
+    found = {"survey_map.md": survey_map(rows, root), "which_one.md": which_page.which_page(rows)}
+    return found | evidence_pages.pages(rows, root) | method_pages.pages(rows, root, _address(root))
 
 
 def write_pages(root: Path) -> list[Path]:
@@ -112,6 +115,7 @@ def write_pages(root: Path) -> list[Path]:
     written = []
     for name, text in pages(root).items():
         file = root / "book" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
         if not file.is_file() or file.read_text(encoding="utf-8") != text:
             files.write_text(file, text)
         written.append(file)
@@ -126,8 +130,7 @@ def _cell(text: str) -> str:
 def main() -> int:
     """Write the pages; returns the exit status."""
     root = Path(__file__).resolve().parents[1]
-    for file in write_pages(root):
-        print(f"wrote {file.relative_to(root)}")
+    print(f"{len(write_pages(root))} pages of the book are made from the survey, the records and the docstrings.")
     return 0
 
 

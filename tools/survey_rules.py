@@ -93,9 +93,11 @@ def _row(part: Part | None, method: Method) -> Iterator[str]:
         yield f"official_code needs owner/repository@commit, or nothing, its row says {method.official_code!r}"
     if not 2000 <= method.year <= 2100:
         yield f"year needs a year, its row says {method.year}"
-    for name in ("name", "title", "authors", "venue", "modality"):
+    for name in ("name", "title", "authors", "venue", "modality", "given", "trouble", "use", "watch"):
         if not getattr(method, name):
             yield f"{name} is empty in its row"
+    if not method.use.endswith((".", "?")) or method.watch.endswith(".") or method.watch[:1].isupper():
+        yield "use needs a sentence, watch words that a sentence may end with"
     look = method.look
     if look.color not in COLORS or look.line not in LINES or look.marker not in MARKERS:
         yield f"look needs a color of {COLORS}, a line of {LINES}, a marker of {MARKERS}, its row says {look}"

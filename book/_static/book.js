@@ -81,7 +81,7 @@
     return section ? section.querySelector(":scope > h2").firstChild.textContent.trim() : "";
   }
 
-  // What a row says in each of the filters: part, year, data, found. A cell may say several things.
+  // What a row says in each of the filters; a cell may say several things.
   function facts(row, names, part) {
     var cell = function (name) {
       var at = names.indexOf(name);
@@ -91,16 +91,18 @@
     return {
       part: [part],
       year: cell("year") ? [cell("year")] : [],
+      "you have": cell("you have") ? cell("you have").split(/,\s*/) : [],
       data: cell("data") ? cell("data").split(/,\s*/) : [],
+      trouble: cell("trouble") ? cell("trouble").split(/,\s*/) : [],
       found: ["holds", "opposite", "no difference", "undecided", "not yet measured"].filter(function (word) {
         return found.indexOf(word) >= 0;
       })
     };
   }
 
-  // The survey map and the evidence page: choose rows by what they say. Without a script all rows are there.
+  // The survey map, "Which one?" and the evidence pages: choose rows by what they say. Without a script all rows are there.
   function addFilters() {
-    if (!/^(survey_map|evidence(_part_\d+)?)\.html$/.test(location.pathname.split("/").pop())) {
+    if (!/^(survey_map|which_one|evidence(_part_\d+)?)\.html$/.test(location.pathname.split("/").pop())) {
       return;
     }
     var rows = [];
@@ -119,7 +121,7 @@
     var bar = element("form", { class: "cl-filters", role: "search", "aria-label": "Choose rows" });
     var count = element("output", { "aria-live": "polite" });
     var selects = {};
-    ["part", "year", "data", "found"].forEach(function (name) {
+    ["part", "year", "you have", "data", "trouble", "found"].forEach(function (name) {
       var values = [];
       rows.forEach(function (entry) {
         entry.facts[name].forEach(function (value) {

@@ -31,7 +31,7 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
 
 
     Source: Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments (2020), section
-        3.1 and the released code.
+    3.1 and the released code.
     """
     check_shapes(scores=(scores, "b k"))
     check_positive(epsilon=epsilon)

@@ -51,7 +51,7 @@ class Multipliers(nn.Module):
     State: ``raw (N,)``, ``velocity (N,)`` (its momentum) and ``thresholds (N,)``.
 
     Source: Moskovitz et al., Confronting Reward Model Overoptimization with Constrained RLHF (2024), as released;
-        the bound on ``raw`` is pinned here.
+    the bound on ``raw`` is pinned here.
     """
 
     raw: Tensor

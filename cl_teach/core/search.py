@@ -74,7 +74,7 @@ def nelder_mead(
         ValueError: the objective returned NaN or minus infinity, after which no order of points is left.
 
     Source: Nelder and Mead (1965). The cache, its tolerance and looking at the stop only after a shrink are from the
-        released code of Moskovitz et al. (2024). That code keeps the expanded point whenever it beats the best vertex,
+    released code of Moskovitz et al. (2024). That code keeps the expanded point whenever it beats the best vertex,
         and compares the standard deviation of the values with the tolerance; the better of two points and the range of
         the values are used here.
 

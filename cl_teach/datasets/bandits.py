@@ -78,7 +78,7 @@ def peaked_bandit(
         device: where the tensors go.
 
     Source: Tajwar et al., Preference Fine-Tuning of LLMs Should Leverage Suboptimal, On-Policy Data (2024), released
-        bandit experiment.
+    bandit experiment.
     """
     check_count(2, actions=actions)
     check_count(draws=draws)

@@ -5,8 +5,8 @@ shape, color, texture, column, row and size. All images are computed at once, fr
 pixel, how far is it from the edge of each shape? That gives smooth edges for free and needs no loop over
 images.
 
-.. math:: \text{image} = \text{cover}(d_{\text{shape}}(p)) \cdot \text{texture}(p) \cdot \text{color} +
-\text{noise},
+.. math::
+    \text{image} = \text{cover}(d_{\text{shape}}(p)) \cdot \text{texture}(p) \cdot \text{color} + \text{noise},
 
 where p are the pixel's coordinates relative to the object's center, in units of the object's radius.
 

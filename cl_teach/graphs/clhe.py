@@ -26,11 +26,11 @@ encoder's attention is never trained there: its layers sit in a plain list, so t
 them. Here they are parameters, as evidently meant. (3) The code masks the part B' with the mask of the full bundle:
 every item left out becomes a visible copy of item 0. Here the part has its own mask; `released_part` is the other. (4)
 The reconstruction hides nothing: the input is the target. (5) A dropped description stays in the attention as a zero
-row, which takes a share of the softmax. (6) A part keeps min(round(ratio |B| + 0.5), |B| - 1) items, and here at least
-one. (7) One direction only, no stop-gradient. (8) In a generated world (`item_bundles`, noise 2, six seeds) the item
-contrast makes vectors survive the loss of any description in every seed, and style precision without feedback gains
-0.07 on average. The bundle contrast gains 0.05 where one item is given and nothing clear where three are, in some seeds
-nothing at all; it makes vectors lean on the id, and precision without feedback *loses* 0.1.
+row, which takes a share of the softmax. (6) A part keeps ``min(round(ratio * |B| + 0.5), |B| - 1)`` items, and here at
+least one. (7) One direction only, no stop-gradient. (8) In a generated world (`item_bundles`, noise 2, six seeds) the
+item contrast makes vectors survive the loss of any description in every seed, and style precision without feedback
+gains 0.07 on average. The bundle contrast gains 0.05 where one item is given and nothing clear where three are, in some
+seeds nothing at all; it makes vectors lean on the id, and precision without feedback *loses* 0.1.
 """
 
 from __future__ import annotations

@@ -179,12 +179,14 @@ def fine_tuning_loss(query: Tensor, code: Tensor, *, scale: float = 20.0) -> Ten
 
 
 class CoCoSoDa(nn.Module):
-    """The momentum encoder and the four queues, thrown away after training. A step::
+    """The momentum encoder and the four queues, thrown away after training.
 
-    views = soft_pair(code, types, query, step, vocabulary=words, mask_id=4, special_ids=[0, 1, 2, 3, 4])
-    method(encoder, code, query, *views).backward()
-    optimizer.step()
-    method.after_step()
+    A step::
+
+        views = soft_pair(code, types, query, step, vocabulary=words, mask_id=4, special_ids=[0, 1, 2, 3, 4])
+        method(encoder, code, query, *views).backward()
+        optimizer.step()
+        method.after_step()
     """
 
     def __init__(

@@ -10,11 +10,11 @@ network (`cl_teach.models.Hallucinator`) smooth it,
 What changes and why: queries become [q; h] and keys [k; k] in the host method's loss, so that every image gives two
 positive pairs at the price of a small network, which is trained with the same loss and dropped afterwards.
 
-Paper versus code. (1) In MoCo the code extrapolates an unnormalized q with a unit k, so the effective push is r/|q|;
-followed here. (2) In SimCLR every key stands twice in the batch and is a negative of its own copy, with cosine 1;
-followed here. (3) The code pushes the keys into the queue twice, which halves the number of different negatives; a
-queue belongs to the caller here, push once. (4) One r serves a whole batch. (5) The published configurations also
-crop around the object center, which is not part of the loss.
+Paper versus code. (1) In MoCo the code extrapolates an unnormalized q with a unit k, so the effective push is
+:math:`r/|q|`; followed here. (2) In SimCLR every key stands twice in the batch and is a negative of its own copy, with
+cosine 1; followed here. (3) The code pushes the keys into the queue twice, which halves the number of different
+negatives; a queue belongs to the caller here, push once. (4) One r serves a whole batch. (5) The published
+configurations also crop around the object center, which is not part of the loss.
 """
 
 from __future__ import annotations

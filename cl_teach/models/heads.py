@@ -24,7 +24,7 @@ class ProjectionHead(nn.Module):
         ``(n, in_dim)`` to ``(n, out_dim)``, not normalized.
 
     Source: SimCLR (Chen, Kornblith, Norouzi, Hinton 2020), section 4.2; batch normalization in the hidden
-        layers as in BYOL (Grill et al. 2020), section 3.3.
+    layers as in BYOL (Grill et al. 2020), section 3.3.
     """
 
     def __init__(

@@ -316,12 +316,14 @@ class GenViewTerms(NamedTuple):
 
 
 class GenView(nn.Module):
-    """A host method with weights from a frozen patch encoder. From the beginning::
+    """A host method with weights from a frozen patch encoder.
 
-    noise = torch.randn(len(images), 32)
-    made = generate_variations(images, noise, generate=..., patches=patch_tokens, foreground=foreground)
-    views = insert_generated(images, made, draw_choice(len(images)))  # once, before training; then augment
-    fit(method, method.loss, views, after_step=method.after_step)
+    From the beginning::
+
+        noise = torch.randn(len(images), 32)
+        made = generate_variations(images, noise, generate=..., patches=patch_tokens, foreground=foreground)
+        views = insert_generated(images, made, draw_choice(len(images)))  # once, before training; then augment
+        fit(method, method.loss, views, after_step=method.after_step)
     """
 
     def __init__(

@@ -101,7 +101,7 @@ def gaussian_uniformity(x: Tensor, temperature: float = 0.5) -> Tensor:
         Scalar, at most 0; 0 if all rows are equal.
 
     Source: Wang and Isola, Understanding Contrastive Representation Learning through Alignment and Uniformity (2020),
-        with :math:`t = 1/2\tau`.
+    with :math:`t = 1/2\tau`.
     """
     check_shapes(x=(x, "n d"))
     check_temperature(temperature)

@@ -70,9 +70,16 @@ def test_writing_the_pages_twice_changes_nothing(tmp_path: Path) -> None:
     files = survey_pages.write_pages(tmp_path)
     before = [(file.read_text(encoding="utf-8"), file.stat().st_mtime_ns) for file in files]
     parts_ = [f"evidence_part_{number}.md" for number in range(1, len(parts(tmp_path)) + 1)]
-    assert [file.name for file in files] == ["survey_map.md", "evidence.md", *parts_]
+    names = [str(file.relative_to(tmp_path / "book")) for file in files]
+    assert [name for name in names if "/" not in name] == [
+        *("survey_map.md", "which_one.md", "evidence.md"),
+        *parts_,
+        *("methods.md", "api.md"),
+    ]
     listed = (ROOT / "book" / "_toc.yml").read_text(encoding="utf-8")
     assert re.findall(r"file: book/(evidence\S*)", listed) == ["evidence", *(name[:-3] for name in parts_)]
     survey_pages.write_pages(tmp_path)
     assert [(file.read_text(encoding="utf-8"), file.stat().st_mtime_ns) for file in files] == before
-    assert survey_pages.pages(tmp_path) == {file.name: file.read_text(encoding="utf-8") for file in files}
+    assert survey_pages.pages(tmp_path) == {
+        name: file.read_text(encoding="utf-8") for name, file in zip(names, files, strict=True)
+    }

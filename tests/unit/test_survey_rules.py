@@ -157,6 +157,11 @@ CHANGES: dict[str, tuple[Callable[[Path], None], str]] = {
         "book/references.bib has another number of authors",
     ),
     "the stage": (lambda root: row(root, '"taught"', '"thought"'), "stage needs one of code, measured, taught"),
+    "the situation": (lambda root: row(root, 'use = "', 'use = ""  # "'), "use is empty in its row"),
+    "the sign of failure": (
+        lambda root: row(root, 'watch = "', 'watch = "A sign: '),
+        "use needs a sentence, watch words",
+    ),
     "the package": (lambda root: row(root, "part = 3", "part = 4"), "module needs cl_teach.views.mochi"),
     "the color": (lambda root: row(root, 'color = "', 'color = "light '), "look needs a color of"),
     "what is still to do": (
