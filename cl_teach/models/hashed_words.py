@@ -13,7 +13,7 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.linalg import svds
 from torch import Tensor, nn
 
-from ..core.checks import check_count, check_entries, check_in_range, check_shapes
+from ..core.checks import check_batch, check_count, check_entries, check_in_range, check_shapes, check_type
 from ..core.similarity import normalize
 from .encoders import MLP
 
@@ -90,7 +90,12 @@ def latent_vectors(tokens: Tensor, words: int, dim: int, power: float = 0.5) -> 
     Source: Deerwester et al., Indexing by Latent Semantic Analysis (1990).
     """
     _check_words(words, tokens=tokens)
-    check_count(1, min(len(tokens), words) - 1, dim=dim)
+    check_batch(len(tokens), 2, name="tokens", why="to have a direction in which they differ")
+    check_count(dim=dim)
+    if dim >= min(len(tokens), words):
+        raise ValueError(
+            f"dim, tokens: expected fewer dimensions than texts and words, got {dim} for {len(tokens)} texts"
+        )
     check_in_range(0, 1, power=power)
     row, place = tokens.cpu().long().nonzero(as_tuple=True)
     word = tokens.cpu().long()[row, place].numpy()
@@ -129,6 +134,7 @@ class HashedWords(nn.Module):
         """
         super().__init__()
         check_count(2, words=words)
+        check_type((list, tuple), layers=layers)
         check_count(dim=dim, **{f"layers[{i}]": width for i, width in enumerate(layers)})
         check_in_range(0, 0.99, dropout=dropout)
         self.embedding = nn.EmbeddingBag(words, dim, mode="mean", padding_idx=0)
