@@ -16,8 +16,8 @@ This needs states that can be told apart. SimCTG trains for it, and isotropy I s
 
 both over the ordered pairs of valid tokens within a sequence, all sequences of a batch or corpus together.
 
-What changes and why: the most probable continuation repeats itself, since a phrase that was just said makes itself more
-likely. A repeated phrase has states much like the earlier ones, and the penalty sees that; sampling avoids loops by
+What changes and why: the most probable continuation repeats itself: a phrase that leads back to a state like the one
+before it is said again. Its states are much like the earlier ones, and the penalty sees that; sampling avoids loops by
 chance and loses the thread. The SimCTG paper trains the states apart first. This one measures that most pretrained
 models do not need it: only two English ones were found with states in a narrow cone.
 
