@@ -25,7 +25,7 @@ eigendecomposition divides by differences of eigenvalues, and a whitened space m
 has its own backward pass that divides by sums instead. (5) The released training loop always uses three views; here
 the number is free. (6) Only y is white: the head mixes the channels again. (7) Whitening removes what all sentences
 share before the loss sees it, so no gradient reaches a common offset of the encoder output (derived here). Where that
-offset is large, plain contrast spreads the encoder output more, and the gain of whitening shows after centering.
+offset is large, plain contrast without a head spreads the encoder output more; a head with a bias hides it as well.
 
 Sources: the abstract and the released code. The body of the paper was not available.
 """
