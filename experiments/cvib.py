@@ -145,7 +145,7 @@ def arms(agreement: float) -> dict[str, dict[str, Any]]:
     return {arm: {"arm": arm, "agreement": agreement} | fixed.get(arm, {}) for arm in NAMES if ":" not in arm}
 
 
-EXPERIMENT = Experiment(
+WEAK = Experiment(
     "cvib",
     arms(0.75),
     trial,
@@ -292,5 +292,7 @@ STRONG = Experiment(
     runs="cvib-strong",
 )
 
+EXPERIMENTS = (WEAK, CONTROLS, STRONG)
+
 if __name__ == "__main__":
-    main(__file__, EXPERIMENT, CONTROLS, STRONG)
+    main(__file__, *EXPERIMENTS)
