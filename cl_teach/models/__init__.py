@@ -15,6 +15,7 @@ from .generator import VariationGenerator, noise_embeddings
 from .graph import GCN, gcn_matrix, mean_matrix, scale_by_degrees
 from .hashed_words import HashedWords, latent_vectors, word_rarity, word_scores
 from .heads import PredictionHead, ProjectionHead
+from .installed import smollm2
 from .item_sequences import SequenceEncoder
 from .language_model import LanguageModel
 from .low_rank import FactoredFeatures, LowRankFeatures
@@ -36,6 +37,7 @@ from .token_classifier import TokenClassifier
 from .token_mask import TokenMask
 
 __all__ = [
+    "smollm2",
     "HashedWords",
     "latent_vectors",
     "word_rarity",

@@ -21,6 +21,7 @@ from cl_teach.datasets.fashion import fashion_mnist
 from cl_teach.datasets.installed import cora, imdb, library_functions, movielens_100k
 from cl_teach.models.encoders import MLP, ConvEncoder, cifar_resnet18
 from cl_teach.models.heads import PredictionHead, ProjectionHead
+from cl_teach.models.installed import smollm2
 from cl_teach.training import (
     TwoViews,
     at_scale,
@@ -228,6 +229,7 @@ EXEMPT = {
     cora: "it reads a wheel; tests/unit/test_installed.py damages one",
     imdb: "it reads a wheel; tests/unit/test_installed.py damages one",
     movielens_100k: "it reads a wheel; tests/unit/test_installed.py damages one",
+    smollm2: "it takes no argument; tests/unit/test_installed_model.py takes its wheel away",
 }
 
 INFINITE: dict = {}
