@@ -135,6 +135,8 @@ class Experiment:
         derive: from the rows of one seed (arm to row, or to rows) to further numbers; arms that have not run are
             absent.
         runs: name of the file of runs; default: the slug. Several experiments may share one.
+        needs: reads real data of a package that may not be installed; where it raises FileNotFoundError or ImportError,
+            the experiment is left out with a sentence.
     """
 
     slug: str
@@ -148,6 +150,7 @@ class Experiment:
     tuning: Tuning | None = None
     derive: Callable[[dict[str, Any]], dict[str, float]] | None = None
     runs: str = ""
+    needs: Callable[[], Any] | None = None
 
     @property
     def file(self) -> str:
@@ -495,6 +498,9 @@ def run(
     tables: dict[str, list[Row]] = {}
     of: list[tuple[Experiment, list[Row]]] = []
     for experiment in experiments:
+        if trouble := missing(experiment):
+            print(f"{experiment.file}: left out. {trouble}", flush=True)
+            continue
         part = {arm: given for arm, given in experiment.arms.items() if arm in arms or not arms}
         found, table = conduct(replace(experiment, arms=part), runs) if part else ([], [])
         if arms:
@@ -513,6 +519,16 @@ def run(
         write(experiment, found, root)
     progress.file.unlink(missing_ok=True)
     return root
+
+
+def missing(experiment: Experiment) -> str:
+    """Why the data that an experiment needs are not here; nothing where they are, or where it needs none."""
+    try:
+        if experiment.needs is not None:
+            experiment.needs()
+    except (FileNotFoundError, ImportError) as error:
+        return str(error)
+    return ""
 
 
 def stored_but(experiment: Experiment, part: Mapping[str, Any], name: str, root: Path | None) -> list[Row]:

@@ -152,8 +152,8 @@ def make_hallucinator(network: Network, temperature: float) -> Method:
 
 
 def make_isogclr(network: Network, n: int, temperature: float) -> Method:
-    """A temperature for every image; all begin alike."""
-    memory = ISogCLR(n, temperature=temperature, learning_rate=0.3).to(device())
+    """A temperature for every image; all begin alike, within the range that the method leaves them."""
+    memory = ISogCLR(n, temperature=max(temperature, 0.05), learning_rate=0.3).to(device())
     return Method(lambda v1, v2, rows, y: memory(*network.pair(v1, v2), rows), after_step=after_step(memory))
 
 

@@ -15,7 +15,7 @@ from visits import HTML, Visit, open_page
 from cl_teach.survey import load
 
 MACHINERY = {"genindex.html", "index.html", "py-modindex.html", "proof-index.html"}
-#: Of the pages that are made by one program from docstrings, these stand for all (the links of every page are followed).
+#: Of the pages that one program makes from docstrings these stand for all; the links of every page are followed.
 EXAMPLES = {"methods/dcl", "methods/qcrd", "methods/wagle", "api/evidence", "api/figures"}
 PAGES = [
     str(path.relative_to(HTML))

@@ -50,6 +50,8 @@ def test_it_runs_at_the_smoke_scale(file: Path, load, tmp_path: Path) -> None:
     found = experiments(module)
     sys.modules["_runner"].run(str(file), *found, root=tmp_path)
     for each in found:
+        if sys.modules["_runner"].missing(each):  # real data of a package that is not installed here
+            continue
         assert evidence.load_runs(each.file, root=tmp_path)
         for claim in each.claims:
             record = evidence.load(claim.slug or each.slug, f"{claim.id}-smoke", root=tmp_path)

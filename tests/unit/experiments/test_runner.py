@@ -261,3 +261,15 @@ def test_the_full_scale_has_names_of_its_own_and_no_headline(
     found = {each.claim_id: each.headline for each in evidence.load("toy", root=tmp_path)}
     assert found == {"better": True, "better-full": False}
     assert evidence.load_runs("toy-full", root=tmp_path)
+
+
+def test_an_experiment_whose_data_are_not_installed_is_left_out(runner, script, tmp_path, capsys) -> None:
+    def needs() -> None:
+        raise FileNotFoundError("nobody is not installed; pip install nobody")
+
+    trial = Trials({"base": 0.0, "new": 1.0})
+    left_out = experiment(runner, trial, needs=needs)
+    runner.run(script, left_out, root=tmp_path)
+    assert trial.calls == [] and not (tmp_path / "data").exists()
+    assert "left out. nobody is not installed" in capsys.readouterr().out
+    assert runner.missing(experiment(runner, trial)) == ""
