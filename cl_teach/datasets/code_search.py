@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from ..core.checks import check_choice, check_count, check_flag, check_type
-from .installed import documented_functions, first_paragraph
+from .installed import Documented, documented_functions, first_paragraph
 
 __all__ = [
     "FIRST_WORD",
@@ -189,7 +189,7 @@ def library_code(
     check_choice(("kept", "hidden"), names=names)
     check_flag(methods=methods)
     check_count(query_length=query_length, code_length=code_length, buckets=buckets)
-    firsts = {}
+    firsts: dict[str, Documented] = {}
     for each in documented_functions(folder):
         text = first_paragraph(each.text)
         if len(split_words(text)) >= 4 and (methods or "." not in each.name):
