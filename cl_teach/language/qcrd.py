@@ -24,7 +24,8 @@ without bad rationales has neither push nor :math:`L_D`; (f) an iteration (age o
 :math:`\alpha_3`) is a training step, see ``steps_per_iteration``. (7) The paper writes one total; each network has its
 own optimizer here, because :math:`\alpha_3` shrinks to nothing within fifty steps. Adam hides that scale. (8) Copies of
 a good rationale, and empty ones, are no bad rationales. (9) :math:`\delta` is in nats a token: a vocabulary of 15 has
-:math:`\log 15 = 2.7`, so that the paper's 3 never lets go there. (10) A tie goes to the answer that comes first.
+:math:`\log 15 = 2.7`, so that the paper's 3 lets go only of what is worse than a guess. (10) A tie goes to the answer
+that comes first.
 """
 
 from __future__ import annotations
