@@ -49,9 +49,7 @@ class LibraryText(NamedTuple):
         return torch.stack(found)
 
 
-def library_text(
-    vocabulary: int = 2000, *, seed: int = 0, folder: str | os.PathLike[str] | None = None
-) -> LibraryText:
+def library_text(vocabulary: int = 2000, *, seed: int = 0, folder: str | os.PathLike[str] | None = None) -> LibraryText:
     """Read the docstrings of a library, each text once, without examples of code.
 
     Args:
