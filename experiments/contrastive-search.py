@@ -32,7 +32,7 @@ STEPS, JUDGE_STEPS, WIDTH, JUDGE_WIDTH = at_scale(400, 4000, smoke=3), at_scale(
 ALPHAS = at_scale((0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 0.8), smoke=(0.0, 0.6))
 MASSES = at_scale((0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), (0.1, 0.3, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0), smoke=(0.1, 1.0))
 WORDS = at_scale((0.0, 0.02, 0.05, 0.1, 0.2, 0.4), (0.0, 0.02, 0.05, 0.1, 0.2, 0.4), smoke=(0.0, 0.4))
-GRAMS = at_scale((2, 3, 4), (2, 3, 4), smoke=(3,))
+GRAMS = at_scale((2, 3, 4), (2, 3, 4), smoke=(2, 3))
 
 
 def train(documents: Sequence[Tensor], width: int, steps: int, margin: float, seed: int) -> LanguageModel:
