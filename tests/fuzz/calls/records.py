@@ -8,6 +8,7 @@ from pathlib import Path
 from cl_teach import evidence, files, survey
 from cl_teach.exercises import (
     batches_that_fit,
+    fifty_two_claims,
     is_it_learning,
     learning_by_comparison,
     one_softmax_many_losses,
@@ -74,6 +75,8 @@ EXEMPT = {
     **{getattr(survey, name): LIST for name in ("Look", "Method", "Part", "Status", "load", "parts", "status")},
     batches_that_fit.merge: REFERENCE,
     batches_that_fit.softmax_average: REFERENCE,
+    fifty_two_claims.agreement: REFERENCE,
+    fifty_two_claims.wilson: REFERENCE,
     is_it_learning.collapse_report: REFERENCE,
     is_it_learning.queue_landmarks: REFERENCE,
     learning_by_comparison.in_batch_info_nce: REFERENCE,
