@@ -37,6 +37,7 @@ from .core.checks import (
     check_shapes,
     check_type,
 )
+from .core.contrast import check_temperature
 from .core.precision import full_precision
 from .core.similarity import normalize
 
@@ -97,11 +98,19 @@ def embed(model: Callable[[Tensor], Tensor], images: Tensor, batch_size: int = 1
     return torch.cat(found)
 
 
-def knn_accuracy(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tensor, *, k: int = 10) -> float:
+def knn_accuracy(
+    train_x: Tensor,
+    train_y: Tensor,
+    test_x: Tensor,
+    test_y: Tensor,
+    *,
+    k: int = 10,
+    temperature: float | None = None,
+) -> float:
     """Share of test rows whose k nearest training rows (by cosine) vote for the right class.
 
-    One neighbor, one vote. Tie rule: among the classes with most votes the one whose voters are more
-    similar in sum wins; if these sums tie too, the smaller label wins.
+    One neighbor, one vote, unless a temperature gives near ones more. Tie rule: among the classes with most votes the
+    one whose voters are more similar in sum wins; if these sums tie too, the smaller label wins.
 
     Args:
         train_x: (n, d) features to vote.
@@ -109,12 +118,15 @@ def knn_accuracy(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tenso
         test_x: (m, d) features to classify.
         test_y: (m,) integer labels.
         k: number of neighbors, at most n.
+        temperature: None, or a number above 0: a neighbor of cosine s then has exp(s / temperature) votes.
 
     Returns:
         Accuracy in [0, 1].
     """
     train_y, test_y = _check_probe(train_x, train_y, test_x, test_y)
     check_count(k=k)
+    if temperature is not None:
+        check_temperature(temperature)
     if k > len(train_x):
         raise ValueError(f"k: expected at most the number of training rows, {len(train_x)}, got {k}")
     dtype = torch.promote_types(_at_least_single(train_x).dtype, _at_least_single(test_x).dtype)
@@ -132,7 +144,10 @@ def knn_accuracy(train_x: Tensor, train_y: Tensor, test_x: Tensor, test_y: Tenso
         similarity, neighbor = (query @ bank.T).topk(k, dim=1)  # (b, k)
         voters = train_y[neighbor]  # (b, k)
         shape = (len(query), classes)
-        votes = similarity.new_zeros(shape).scatter_add_(1, voters, torch.ones_like(similarity))
+        weight = torch.ones_like(similarity)
+        if temperature is not None:  # relative to the nearest one, so that none overflows
+            weight = ((similarity - similarity[:, :1]) / temperature).exp()
+        votes = similarity.new_zeros(shape).scatter_add_(1, voters, weight)
         closeness = similarity.new_zeros(shape).scatter_add_(1, voters, similarity)
         tied = votes == votes.amax(dim=1, keepdim=True)
         correct += int((closeness.masked_fill(~tied, -math.inf).argmax(dim=1) == label).sum())
@@ -303,7 +318,9 @@ def effective_rank(features: Tensor) -> Tensor:
     return torch.where(real, torch.special.entr(torch.where(real, p, 1.0)), 0.0).sum().exp()
 
 
-def recall_at_k(similarity: Tensor, relevant: Tensor, k: int, *, count: str = "fraction") -> float:
+def recall_at_k(
+    similarity: Tensor, relevant: Tensor, k: int, *, count: str = "fraction", empty: str = "refuse"
+) -> float:
     """Recall among the k most similar items, averaged over queries.
 
     Equal similarities rank by position, the lower item index first.
@@ -315,33 +332,40 @@ def recall_at_k(similarity: Tensor, relevant: Tensor, k: int, *, count: str = "f
         count: "fraction" for the share of a query's relevant items that were found (recommendation),
             "any" for 1 if at least one was found (image-text retrieval). Both agree for one relevant item per
             query.
+        empty: what becomes of a query without a relevant item: "refuse", "skip" leaves it out of the mean, "zero"
+            counts it as 0.
 
     Returns:
         Recall in [0, 1].
     """
-    mask = _check_relevant(similarity, relevant)
+    mask = _check_relevant(similarity, relevant, empty)
     _check_depth(k, similarity.shape[1])
     check_choice(("fraction", "any"), count=count)
     hits = mask.gather(1, _ranking(similarity)[:, :k]).sum(dim=1)  # (q,)
-    score = (hits > 0).double() if count == "any" else hits.double() / mask.sum(dim=1)
-    return float(score.mean())
+    score = (hits > 0).double() if count == "any" else hits.double() / mask.sum(dim=1).clamp(min=1)
+    return _mean_over_queries(score, mask, empty)
 
 
-def mean_reciprocal_rank(similarity: Tensor, relevant: Tensor) -> float:
-    """Mean over queries of 1 / (rank of the first relevant item), ranks from 1.
+def mean_reciprocal_rank(similarity: Tensor, relevant: Tensor, k: int | None = None, *, empty: str = "refuse") -> float:
+    """Mean over queries of 1 / (rank of the first relevant item), ranks from 1; 0 where the first k have none.
 
     Equal similarities rank by position, the lower item index first.
 
     Args:
         similarity: (q, n) scores, higher is better; -inf allowed.
         relevant: (q, n) bool mask, or (q,) integer index of the one right item per query.
+        k: how many items are looked at, at most n; None for all.
+        empty: what becomes of a query without a relevant item, as in `recall_at_k`.
 
     Returns:
-        A number in (0, 1].
+        A number in [0, 1].
     """
-    mask = _check_relevant(similarity, relevant)
-    first = mask.gather(1, _ranking(similarity)).int().argmax(dim=1)  # argmax gives the first maximum
-    return float((1 / (first + 1).double()).mean())
+    mask = _check_relevant(similarity, relevant, empty)
+    k = similarity.shape[1] if k is None else k
+    _check_depth(k, similarity.shape[1])
+    hits = mask.gather(1, _ranking(similarity)[:, :k])  # (q, k)
+    first = hits.int().argmax(dim=1)  # argmax gives the first maximum
+    return _mean_over_queries(hits.any(dim=1) / (first + 1).double(), mask, empty)
 
 
 def ndcg(scores: Tensor, relevance: Tensor, k: int | None = None, *, gain: str = "linear") -> float:
@@ -427,9 +451,14 @@ def _check_scores(name: str, scores: Tensor) -> None:
         raise ValueError(f"{name}: expected no NaN and no +inf (-inf takes an item out)")
 
 
-def _check_relevant(similarity: Tensor, relevant: Tensor) -> Tensor:
+def _mean_over_queries(score: Tensor, relevant: Tensor, empty: str) -> float:
+    return float((score[relevant.any(dim=1)] if empty == "skip" else score).mean())
+
+
+def _check_relevant(similarity: Tensor, relevant: Tensor, empty: str) -> Tensor:
     """The relevant items as a (q, n) bool mask on the device of the scores."""
     _check_scores("similarity", similarity)
+    check_choice(("refuse", "skip", "zero"), empty=empty)
     if not isinstance(relevant, Tensor) or relevant.is_floating_point() or relevant.is_complex():
         got = relevant.dtype if isinstance(relevant, Tensor) else type(relevant).__name__
         raise TypeError(f"relevant: expected a bool mask (q, n) or an integer index (q,), got {got}")
@@ -438,6 +467,9 @@ def _check_relevant(similarity: Tensor, relevant: Tensor) -> Tensor:
         relevant = check_labels(relevant, len(similarity), name=name, num_classes=similarity.shape[1])
         return torch.nn.functional.one_hot(relevant.to(similarity.device), similarity.shape[1]).bool()
     check_mask(relevant, tuple(similarity.shape), name="relevant, of the shape of similarity")
-    if (empty := ~relevant.any(dim=1)).any():
-        raise ValueError(f"relevant: expected an item in every row, row {_first(empty)} has none")
+    none = ~relevant.any(dim=1)
+    if none.any() and empty == "refuse":
+        raise ValueError(f"relevant: expected an item in every row, row {_first(none)} has none (or choose empty)")
+    if none.all() and empty == "skip":
+        raise ValueError("relevant: expected an item in some row, there is none, so that nothing is left to average")
     return relevant.to(similarity.device)

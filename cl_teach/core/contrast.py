@@ -32,6 +32,7 @@ from .checks import (
     check_batch,
     check_choice,
     check_entries,
+    check_flag,
     check_in_range,
     check_labels,
     check_number,
@@ -180,6 +181,7 @@ def info_nce(
     negatives: Tensor | None = None,
     temperature: float | Tensor = 0.1,
     *,
+    in_batch: bool = False,
     reduction: str = "mean",
 ) -> Tensor:
     r"""InfoNCE: find the query's own key among the candidates.
@@ -193,6 +195,8 @@ def info_nce(
         negatives: ``(k, d)`` shared by all queries (a queue), ``(n, k, d)`` own to each query, or None: then the
             positives of the other rows serve as negatives.
         temperature: :math:`\tau > 0`, one number, or one for each query ``(n, 1)``.
+        in_batch: whether the positives of the other rows are negatives beside ``negatives`` too, as usual with hard
+            negatives of sentences.
         reduction: ``"mean"``, ``"sum"`` or ``"none"``.
 
     Returns:
@@ -206,12 +210,16 @@ def info_nce(
     sets = "n k d?" if isinstance(negatives, Tensor) and negatives.ndim == 3 else "k d?"
     check_shapes(query=(query, "n d"), positive=(positive, "n d"), negatives=(negatives, sets))
     check_temperature(temperature, len(query))
+    check_flag(in_batch=in_batch)
     q, k = normalize(query), normalize(positive)
     if negatives is None:
         check_batch(len(q), 2, name="query", why="to have a negative (or pass negatives)")
         logits = q @ k.mT / temperature  # (n, n), the positive on the diagonal
         return softmax_contrast(logits, self_mask(len(q), q.device), reduction=reduction)
     others = (normalize(negatives) @ q[..., None]).squeeze(-1) if negatives.ndim == 3 else q @ normalize(negatives).mT
+    if in_batch:
+        logits = torch.cat([q @ k.mT, others], 1) / temperature  # (n, n + k), the positive on the diagonal
+        return softmax_contrast(logits, F.pad(self_mask(len(q), q.device), (0, others.shape[1])), reduction=reduction)
     own = (q * k).sum(1, keepdim=True) / temperature  # (n, 1)
     return one_positive_contrast(own.squeeze(1), others / temperature, reduction=reduction)
 
@@ -278,6 +286,7 @@ def sup_con(
     temperature: float | Tensor = 0.1,
     *,
     variant: str = "out",
+    singletons: str = "refuse",
     reduction: str = "mean",
 ) -> Tensor:
     r"""SupCon: every other embedding with the anchor's label is a positive.
@@ -290,10 +299,12 @@ def sup_con(
         labels: ``(m,)`` integer labels.
         temperature: :math:`\tau > 0`, one number, or one for each anchor ``(m, 1)``.
         variant: ``"out"`` (mean outside the logarithm, the authors' choice) or ``"in"``.
-        reduction: over the m anchors.
+        singletons: what becomes of an embedding whose label occurs once, which has no positive: ``"refuse"``, or
+            ``"skip"``: it is no anchor, but stays a candidate of the others.
+        reduction: over the m anchors, or those that are left.
 
     Returns:
-        Scalar, or ``(m,)`` with ``reduction="none"``.
+        Scalar, or ``(m,)`` with ``reduction="none"``; skipped anchors have no entry.
 
 
     Source:
@@ -305,33 +316,46 @@ def sup_con(
     check_temperature(temperature, len(z))
     check_choice(("out", "in"), variant=variant)
     check_choice(REDUCTIONS, reduction=reduction)
-    _check_company(labels)
+    check_choice(("refuse", "skip"), singletons=singletons)
+    anchors = _anchors(labels, singletons)
     z = normalize(z)
     if use_tiles(temperature):
-        return _reduced(_tiled_sup_con(z, labels, 1 / temperature, variant), reduction)
+        return _reduced(_tiled_sup_con(z, labels, 1 / temperature, variant, anchors), reduction)
     itself = self_mask(len(z), z.device)
     positives = same_label_mask(labels) & ~itself
-    return softmax_contrast(z @ z.mT / temperature, positives, candidates=~itself, variant=variant, reduction=reduction)
+    logits = z @ z.mT / temperature  # (m, m)
+    return softmax_contrast(
+        logits[anchors], positives[anchors], candidates=~itself[anchors], variant=variant, reduction=reduction
+    )
 
 
-def _tiled_sup_con(z: Tensor, labels: Tensor, scale: float | Tensor, variant: str) -> Tensor:
+def _tiled_sup_con(
+    z: Tensor, labels: Tensor, scale: float | Tensor, variant: str, anchors: slice | Tensor = slice(None)
+) -> Tensor:
     """SupCon of unit rows, ``(m,)``, without the table: the mean over positives needs only the sum of each class."""
     _, group, sizes = labels.unique(return_inverse=True, return_counts=True)
-    count = (sizes[group] - 1).to(z.dtype)
-    log_sums = tiled_contrast(z, scale=scale, skip=(0,))
+    log_sums = tiled_contrast(z, scale=scale, skip=(0,))[anchors]
+    own, group_of_own = z[anchors], group[anchors]
+    count = (sizes[group_of_own] - 1).to(z.dtype)
     if variant == "in":
-        return log_sums + count.log() - tiled_contrast(z, scale=scale, skip=(0,), labels=group)
+        return log_sums + count.log() - tiled_contrast(own, scale=scale, skip=(0,), labels=group_of_own)
     sums = z.new_zeros(len(sizes), z.shape[1]).index_add(0, group, z)  # (classes, d)
-    return log_sums - scale * (z * (sums[group] - z)).sum(1) / count
+    return log_sums - scale * (own * (sums[group_of_own] - own)).sum(1) / count
 
 
-def _check_company(labels: Tensor) -> None:
-    if torch.compiler.is_compiling():
-        return
-    values, counts = labels.unique(return_counts=True)
-    if counts.min() < 2:
+def _anchors(labels: Tensor, singletons: str) -> slice | Tensor:
+    """The rows that have a positive: all, or a mask ``(m,)``."""
+    if torch.compiler.is_compiling() and singletons == "refuse":
+        return slice(None)
+    values, group, counts = labels.unique(return_inverse=True, return_counts=True)
+    if counts.min() >= 2:
+        return slice(None)
+    if singletons == "refuse":
         alone = int(values[counts.argmin()])
         raise ValueError(f"labels: every label must occur at least twice, {alone} occurs once; pass two views of each")
+    if counts.max() < 2:
+        raise ValueError(f"labels: some label must occur at least twice, all {len(labels)} are different")
+    return counts[group] > 1
 
 
 @full_precision

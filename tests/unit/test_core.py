@@ -89,6 +89,61 @@ def test_info_nce_equals_the_loop(negatives):
     assert info_nce(q, k, sets, 0.3).item() == pytest.approx(expected / 5, rel=1e-12)
 
 
+@pytest.mark.parametrize("negatives", ["shared", "own"])
+def test_info_nce_in_batch_adds_the_other_rows_positives(negatives):
+    q, k = draw(5, 3), draw(5, 3, seed=1)
+    sets = {"shared": draw(7, 3, seed=2), "own": draw(5, 4, 3, seed=3)}[negatives]
+    expected = []
+    for i in range(5):
+        rows = [k[i], *(k[j] for j in range(5) if j != i), *(sets if sets.ndim == 2 else sets[i])]
+        s = [dot(unit(q[i].tolist()), unit(row.tolist())) / 0.3 for row in rows]
+        expected.append(-s[0] + math.log(sum(map(math.exp, s))))
+    assert info_nce(q, k, sets, 0.3, in_batch=True, reduction="none").tolist() == pytest.approx(expected, rel=1e-12)
+    assert info_nce(q, k, None, 0.3, in_batch=True) == info_nce(q, k, None, 0.3)
+    assert torch.autograd.gradcheck(
+        lambda a, b, n: info_nce(a, b, n, 0.3, in_batch=True), tuple(x.requires_grad_() for x in (q, k, sets))
+    )
+
+
+def test_info_nce_in_batch_takes_one_row_and_a_temperature_for_each():
+    q, k, n = draw(4, 3), draw(4, 3, seed=1), draw(6, 3, seed=2)
+    assert info_nce(q[:1], k[:1], n, 0.3, in_batch=True) == info_nce(q[:1], k[:1], n, 0.3)
+    own = torch.full((4, 1), 0.3, dtype=torch.float64)
+    assert torch.allclose(info_nce(q, k, n, own, in_batch=True), info_nce(q, k, n, 0.3, in_batch=True))
+
+
+@pytest.mark.parametrize("variant", ["out", "in"])
+@pytest.mark.parametrize("side", [None, 3])
+def test_sup_con_skips_an_anchor_without_a_positive_and_keeps_it_as_a_candidate(variant, side):
+    z, labels = draw(9, 5), torch.tensor([0, 1, 2, 0, 1, 4, 0, 7, 1])
+    rows = [unit(row) for row in z.tolist()]
+    expected = []
+    for i in (0, 1, 3, 4, 6, 8):
+        others = [j for j in range(9) if j != i]
+        total = sum(math.exp(dot(rows[i], rows[j]) / 0.2) for j in others)
+        share = [math.exp(dot(rows[i], rows[j]) / 0.2) / total for j in others if labels[j] == labels[i]]
+        expected.append(
+            -sum(map(math.log, share)) / len(share) if variant == "out" else -math.log(sum(share) / len(share))
+        )
+    with tiling(side):
+        losses = sup_con(z, labels, 0.2, variant=variant, singletons="skip", reduction="none")
+        assert losses.tolist() == pytest.approx(expected, rel=1e-10)
+        mean = sup_con(z, labels, 0.2, variant=variant, singletons="skip")
+        assert mean.item() == pytest.approx(sum(expected) / 6, rel=1e-10)
+        assert torch.autograd.gradcheck(
+            lambda x: sup_con(x, labels, 0.2, variant=variant, singletons="skip"), z.clone().requires_grad_()
+        )
+    plain = sup_con(z, labels, torch.full((9, 1), 0.2, dtype=torch.float64), variant=variant, singletons="skip")
+    assert torch.allclose(mean, plain)
+
+
+def test_sup_con_skip_is_the_default_where_every_label_has_company():
+    z, labels = draw(6, 4), torch.tensor([0, 1, 2, 0, 1, 2])
+    for side in (None, 3):
+        with tiling(side):
+            assert sup_con(z, labels, 0.2, singletons="skip") == sup_con(z, labels, 0.2)
+
+
 def test_clip_loss_equals_cross_entropy_in_both_directions():
     image, text, t = draw(6, 4), draw(6, 4, seed=1), torch.tensor(1.3, dtype=torch.float64)
     logits = t.exp() * F.normalize(image) @ F.normalize(text).T
@@ -460,6 +515,9 @@ GOOD = draw(4, 3)
         (lambda: nt_xent(GOOD, GOOD, reduction="average"), ValueError, "reduction.*'mean'.*got 'average'"),
         (lambda: sup_con(GOOD, torch.tensor([0, 0, 1])), ValueError, r"labels.*m = 4 as in z, got \(3,\)"),
         (lambda: sup_con(GOOD, torch.tensor([0, 0, 1, 2])), ValueError, "labels.*twice"),
+        (lambda: sup_con(GOOD, torch.arange(4), singletons="skip"), ValueError, "labels.*all 4 are different"),
+        (lambda: sup_con(GOOD, torch.arange(4), singletons="drop"), ValueError, "singletons"),
+        (lambda: info_nce(GOOD, GOOD, GOOD, in_batch=1), TypeError, "in_batch"),
         (lambda: sup_con(GOOD, torch.tensor([0, 0, -1, -1])), ValueError, "labels.*got -1"),
         (lambda: sup_con(GOOD, torch.tensor([0.0, 0, 1, 1])), TypeError, "labels.*integer"),
         (lambda: sup_con(GOOD, torch.tensor([0, 0, 1, 1]), variant="both"), ValueError, "variant"),

@@ -84,6 +84,26 @@ def test_knn_equals_loop_also_in_blocks(z, labels, k, monkeypatch):
     assert ev.knn_accuracy(z, labels, test_x, test_y, k=k) == expected
 
 
+@pytest.mark.parametrize("temperature", [0.05, 1.0])
+def test_knn_with_a_temperature_weighs_votes_by_the_exponential(z, labels, temperature):
+    test_x = torch.randn(30, 5, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    votes = []
+    for query in unit(test_x):
+        near = sorted(((float(row @ query), int(y)) for row, y in zip(unit(z), labels, strict=True)), reverse=True)[:9]
+        votes.append([sum(math.exp(s / temperature) for s, y in near if y == c) for c in range(4)])
+    winners = torch.tensor(votes).argmax(1)
+    assert ev.knn_accuracy(z, labels, test_x, winners, k=9, temperature=temperature) == 1
+    plain = ev.knn_accuracy(z, labels, test_x, winners, k=9)
+    assert plain < 1 and ev.knn_accuracy(z, labels, test_x, winners, k=9, temperature=1e6) == pytest.approx(plain)
+
+
+def test_knn_temperature_near_zero_leaves_the_nearest_and_no_overflow(z, labels):
+    coldest = ev.knn_accuracy(z.float(), labels, z.roll(1, 1).float(), labels, k=9, temperature=1e-30)
+    assert coldest == ev.knn_accuracy(z.float(), labels, z.roll(1, 1).float(), labels, k=1)
+    with pytest.raises(ValueError, match="temperature"):
+        ev.knn_accuracy(z, labels, z, labels, temperature=0.0)
+
+
 def test_knn_tie_goes_to_the_closer_class_then_to_the_smaller_label():
     train = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     query = torch.tensor([[1.0, 2.0]])  # closer to the second row
@@ -290,6 +310,40 @@ def test_mean_reciprocal_rank_equals_loop(retrieval):
     scores, mask = retrieval
     ranks = [next(r for r, i in enumerate(order_of(s), 1) if m[i]) for s, m in zip(scores, mask, strict=True)]
     assert ev.mean_reciprocal_rank(scores, mask) == pytest.approx(sum(1 / r for r in ranks) / 12)
+
+
+@pytest.mark.parametrize("k", [1, 2, 5, 9])
+def test_mean_reciprocal_rank_looks_at_the_first_k_only(retrieval, k):
+    scores, mask = retrieval
+    ranks = [next(r for r, i in enumerate(order_of(s), 1) if m[i]) for s, m in zip(scores, mask, strict=True)]
+    assert max(ranks) > 1
+    assert ev.mean_reciprocal_rank(scores, mask, k) == pytest.approx(sum(1 / r for r in ranks if r <= k) / 12)
+
+
+@pytest.mark.parametrize(
+    "score",
+    [
+        ev.mean_reciprocal_rank,
+        lambda *a, **more: ev.recall_at_k(*a, 3, **more),
+        lambda *a, **more: ev.recall_at_k(*a, 3, count="any", **more),
+    ],
+)
+def test_queries_without_a_relevant_item_are_refused_skipped_or_zero(retrieval, score):
+    scores, mask = retrieval
+    some = mask.clone()
+    some[[2, 5]] = False
+    kept = [i for i in range(12) if i not in (2, 5)]
+    with pytest.raises(ValueError, match="relevant.*row 2 has none"):
+        score(scores, some)
+    assert score(scores, some, empty="skip") == score(scores[kept], mask[kept])
+    assert score(scores, some, empty="zero") == pytest.approx(score(scores[kept], mask[kept]) * 10 / 12)
+    assert score(scores, mask, empty="skip") == score(scores, mask, empty="zero") == score(scores, mask)
+    nothing = torch.zeros_like(mask)
+    assert score(scores, nothing, empty="zero") == 0
+    with pytest.raises(ValueError, match="relevant.*nothing is left"):
+        score(scores, nothing, empty="skip")
+    with pytest.raises(ValueError, match="empty"):
+        score(scores, mask, empty="error")
 
 
 def test_equal_scores_rank_by_position():

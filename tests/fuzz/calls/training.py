@@ -170,7 +170,12 @@ CALLS = {
     evaluation.effective_rank: lambda: dict(features=normal(5, 3)),
     evaluation.embed: lambda: dict(model=nn.Flatten(), images=gray(), batch_size=3),
     evaluation.knn_accuracy: lambda: dict(
-        train_x=normal(6, 3), train_y=whole(2, 6), test_x=normal(4, 3, seed=1), test_y=whole(2, 4), k=3
+        train_x=normal(6, 3),
+        train_y=whole(2, 6),
+        test_x=normal(4, 3, seed=1),
+        test_y=whole(2, 4),
+        k=3,
+        temperature=0.1,
     ),
     evaluation.linear_probe: lambda: dict(
         train_x=normal(6, 3),
@@ -183,9 +188,11 @@ CALLS = {
     evaluation.recall_at_k: [
         lambda: dict(similarity=normal(3, 5), relevant=whole(5, 3), k=2, count="any"),
         lambda: dict(similarity=normal(3, 5), relevant=torch.eye(3, 5).bool(), k=2),
+        lambda: dict(similarity=normal(3, 5), relevant=torch.eye(3, 5).bool().roll(4, 1), k=2, empty="skip"),
+        lambda: dict(similarity=normal(3, 5), relevant=torch.zeros(3, 5).bool(), k=2, empty="zero"),
     ],
     evaluation.mean_reciprocal_rank: [
-        lambda: dict(similarity=normal(3, 5), relevant=whole(5, 3)),
+        lambda: dict(similarity=normal(3, 5), relevant=whole(5, 3), k=2, empty="zero"),
         lambda: dict(similarity=normal(3, 5), relevant=torch.eye(3, 5).bool()),
     ],
     evaluation.ndcg: [
