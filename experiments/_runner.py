@@ -404,7 +404,7 @@ def write(experiment: Experiment, rows: Sequence[Row], root: Path | None) -> Non
             seeds=seeds,
             baseline=baseline,
             method=method,
-            seconds=old.seconds if old and same else sum(row.get("seconds", 0.0) for row in used),
+            seconds=old.seconds if old and same else sum(row.get("seconds") or 0.0 for row in used),
             device=old.device if old and same else None,  # the runs are the old ones: so is the machine
             origin=claim.origin,
             headline=headline,
