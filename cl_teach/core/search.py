@@ -75,8 +75,8 @@ def nelder_mead(
 
     Source: Nelder and Mead (1965). The cache, its tolerance and looking at the stop only after a shrink are from the
     released code of Moskovitz et al. (2024). That code keeps the expanded point whenever it beats the best vertex,
-        and compares the standard deviation of the values with the tolerance; the better of two points and the range of
-        the values are used here.
+    and compares the standard deviation of the values with the tolerance; the better of two points and the range of the
+    values are used here.
 
     Example:
         >>> found = nelder_mead(lambda x: float((x - 1).square().sum()), torch.tensor([[0.0], [0.5]]))

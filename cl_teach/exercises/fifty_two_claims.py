@@ -9,6 +9,8 @@ from torch import Tensor
 
 from . import Case, Exercise
 
+__all__ = ["EXERCISES", "agreement", "wilson"]
+
 
 def wilson(k: int, n: int, z: float = 1.96) -> tuple[float, float]:
     """Wilson's interval of a share.

@@ -14,6 +14,7 @@ from cl_teach.exercises import (
     one_softmax_many_losses,
     what_the_loss_knows,
 )
+from cl_teach.figures.highlight import Highlighted, highlight
 
 FOLDER = tempfile.TemporaryDirectory()
 ROOT = Path(FOLDER.name)
@@ -69,6 +70,8 @@ EXEMPT = {
     evidence.compare: "calls two functions of the caller with the caller's seeds",
     evidence.headlines: "reads every stored record of a folder",
     evidence.repository_root: "looks for a folder",
+    Highlighted: "made by highlight, which checks",
+    highlight: "words of a caller's text; tests/unit/test_highlight.py tries the wrong ones",
     files.write_text: FILE,
     files.write_json: FILE,
     files.locked: FILE,
