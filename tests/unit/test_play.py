@@ -370,6 +370,13 @@ def test_no_page_gains_sixty_kilobytes():
         assert sum(len(html.encode()) for html in pages if 'class="cl-play"' in html) < 60_000, path.name
 
 
+def test_no_template_stands_inside_a_template():
+    """The program that takes out spaces would take those of the inner one's text, too."""
+    for path in sorted(FOLDER.glob("*.js")):
+        nested = re.findall(r"`[^`]*\$\{[^}`]*`", path.read_text(encoding="utf-8"))
+        assert nested == [], path.name
+
+
 def test_scripts_are_short_files():
     for path in FOLDER.iterdir():
         lines = path.read_text(encoding="utf-8").splitlines()

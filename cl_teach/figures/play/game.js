@@ -91,7 +91,7 @@
       board.replaceChildren(tally("you", mine), ...players.map((who) => tally(who, scores(who))));
       const result = (who) => (math.same(choices[who][round], pairs[round]) ? "chose right" : `chose ${two(choices[who][round])}`);
       const end = round === rounds - 1 && answered
-        ? ` The end: you ${won.filter((ok) => ok).length}, ${players.map((who) => `${who} ${scores(who).filter((ok) => ok).length}`).join(", ")} of ${rounds}.`
+        ? ` The end: you ${won.filter((ok) => ok).length}, ${players.map((who) => who + " " + scores(who).filter((ok) => ok).length).join(", ")} of ${rounds}.`
         : "";
       if (answered)
         ui.say(`${won[round] ? "Right" : "Wrong"}: ${two(pairs[round])} belong together. `

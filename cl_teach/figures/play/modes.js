@@ -116,7 +116,7 @@
       show(Object.fromEntries(start.names.map((name, i) => [`${name}: half at → end`, `${when(i)} → ${number(ends[i])}`])));
       const learned = start.names.map((_, i) => i).filter((i) => halves[i] !== null && halves[i] <= T).sort((a, b) => halves[a] - halves[b]);
       const largest = ends.indexOf(Math.max(...ends)), late = start.names.filter((_, i) => !learned.includes(i));
-      ui.say(`${layers === 2 ? "Two layers" : "One layer"}. Learned in this order: ${learned.map((i) => `${start.names[i]} (time ${when(i)})`).join(", ") || "none"}. `
+      ui.say(`${layers === 2 ? "Two layers" : "One layer"}. Learned in this order: ${learned.map((i) => start.names[i] + " (time " + when(i) + ")").join(", ") || "none"}. `
         + (late.length ? `Not within time ${number(T, 0)}: ${late.join(", ")}. ` : "") + `Largest in the end: ${start.names[largest]}, ${number(ends[largest])}.`);
     }
     begin();

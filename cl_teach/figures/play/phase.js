@@ -186,7 +186,7 @@
       });
       mark(here[0], `p ${p}, s ${s}: ${alive ? "lives" : "collapses"}`);
       ui.say(`Weight decay ${number(settings.decay, 3)}, predictor rate ${number(settings.rate)}, noise ${number(settings.noise)}, target follows `
-        + `${settings.ema === null ? "at once" : `at rate ${number(settings.ema)}`}: ` + (rest ? `a mode can rest at p = ${number(rest.stable)}, the watershed is p = ${number(rest.unstable)}. ` : "every mode collapses. ")
+        + `${settings.ema === null ? "at once" : "at rate " + number(settings.ema)}: ` + (rest ? `a mode can rest at p = ${number(rest.stable)}, the watershed is p = ${number(rest.unstable)}. ` : "every mode collapses. ")
         + `The start p = ${p}, s = ${s} ${alive ? "lives" : "collapses"}.`);
     }
     begin();

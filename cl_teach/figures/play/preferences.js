@@ -151,7 +151,7 @@
       show({ steps, loss: number(loss, 3), "log π chosen": `${number(log[chosen])} (${sign(change[chosen])})`, "log π rejected": `${number(log[rejected])} (${sign(change[rejected])})` });
       drawn.textContent = kind === "on-policy" && steps ? `drawn: ${samples.map(name).join(", ")}` : "";
       const gained = change.indexOf(Math.max(...change)), lost = steps > 0 && change[chosen] < -0.01;
-      ui.say(`${kind}, ${steps} steps: ${start.names.map((word, z) => `${word} ${number(100 * p[z], 0)} %`).join(", ")}. `
+      ui.say(`${kind}, ${steps} steps: ${start.names.map((word, z) => word + " " + number(100 * p[z], 0) + " %").join(", ")}. `
         + (!steps ? `Chosen: ${name(chosen)}, rejected: ${name(rejected)}. Arrows show where each would go now.`
           : lost ? `Likelihood displacement: the chosen answer ${name(chosen)} has become less likely; ${name(gained)} has gained most.`
             : `The chosen answer ${name(chosen)} has ${change[chosen] > 0.01 ? "gained" : "stayed where it was"}.`));
