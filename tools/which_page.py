@@ -28,7 +28,8 @@ A verdict speaks about our data at our scale, not about yours. "Undecided" after
 there is one, was too small to see there.
 """
 
-COLUMNS = ("method", "think of it when", "you have", "data", "trouble", "it needs", "found", "watch")
+# What the filters choose by stands last: on a narrow page that is what scrolls away.
+COLUMNS = ("method", "found", "think of it when", "watch", "it needs", "you have", "data", "trouble")
 
 
 def which_page(rows: Sequence[Status]) -> str:
@@ -45,12 +46,12 @@ def _cells(row: Status) -> list[str]:
     found = f"[{verdicts[0]}](#{target(method.slug)})" if verdicts else NOT_MEASURED
     cells = [
         f"[{method.name}](methods/{method.slug}.md)",
+        found,
         method.use,
+        f"{method.watch[:1].upper()}{method.watch[1:]}.",
+        ", ".join(method.needs) or "nothing more",
         ", ".join(method.given),
         ", ".join(method.modality),
         ", ".join(method.trouble),
-        ", ".join(method.needs) or "nothing more",
-        found,
-        f"{method.watch[:1].upper()}{method.watch[1:]}.",
     ]
     return [cell.replace("|", "\\|").replace("\n", " ") for cell in cells]
