@@ -286,8 +286,6 @@ DEBIASING = Experiment(
             "painted": "translated",
             "translated-3": "translated",
             "cdvg-3": "cdvg",
-            "plain-95": "plain",
-            "cdvg-95": "cdvg",
             "views-3": "views",
             "painted-views": "views",
             "untrained": "noise",
