@@ -91,7 +91,13 @@ def mixed_positives(labels: Tensor, window: float) -> MixedPositives:
     check_positive(window=window)
     gap = labels[None, :] - labels[:, None]  # (M, M), y_j - y_i
     below, above = (gap < 0) & (gap > -window), (gap > 0) & (gap < window)
-    i, j, k = (below[:, :, None] & above[:, None, :]).nonzero(as_tuple=True)
+    i, j = below.nonzero(as_tuple=True)
+    partners = above.sum(1)  # (M,), those above each anchor
+    # Every pair (i, j) once for each partner above i: their list starts behind those of the anchors before i.
+    pair = torch.arange(len(i), device=i.device).repeat_interleave(partners[i])  # (t,)
+    place = torch.arange(len(pair), device=i.device) - (partners[i].cumsum(0) - partners[i])[pair]
+    i, j = i[pair], j[pair]
+    k = above.nonzero()[(partners.cumsum(0) - partners)[i] + place, 1]
     return MixedPositives(i, j, k, gap[i, k] / (gap[i, k] - gap[i, j]))
 
 

@@ -36,9 +36,12 @@ from torch.nn import functional as F
 
 from ..core.checks import check_batch, check_count, check_flag, check_positive, check_shapes
 from ..core.precision import full_precision
-from ..core.similarity import normalize, self_mask
+from ..core.similarity import normalize
 
 __all__ = ["GroupOrder", "group_order", "groco", "soft_sort"]
+
+# That look for their nearest negatives at a time: no table of all pairs is kept.
+ANCHORS = 256
 
 
 class GroupOrder(NamedTuple):
@@ -77,22 +80,35 @@ def soft_sort(x: Tensor, steepness: float = 1.0) -> tuple[Tensor, Tensor]:
     check_positive(steepness=steepness)
     n = x.shape[-1]
     P = torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape, n)
-    for layer in range(n):
-        first = layer % 2
-        pairs = (n - first) // 2
-        stop = first + 2 * pairs  # an unpaired wire at either end passes unchanged
-        low, high = x[..., first:stop:2], x[..., first + 1 : stop : 2]  # (..., pairs)
-        keep = torch.arctan(steepness * (high - low)) / math.pi + 0.5
-        x = _exchange(x, keep, first, stop, dim=-1)
-        P = _exchange(P, keep[..., None, :], first, stop, dim=-1)
+    for first in _first_wires(n):
+        keep = _keep(x, first, steepness)  # (..., pairs), 1/2 + arctan(steepness * (right - left)) / pi
+        x = _exchange(x, first, keep)
+        P = _exchange(P, first, keep[..., None, :])
     return x, P
 
 
-def _exchange(x: Tensor, keep: Tensor, first: int, stop: int, dim: int) -> Tensor:
+def _first_wires(n: int) -> list[int]:
+    """Of the layers: they begin with wire 0 and 1 in turn."""
+    return [layer % 2 for layer in range(n)]
+
+
+def _keep(x: Tensor, first: int, steepness: float) -> Tensor:
+    """The share of itself that each pair of neighbors keeps, near 1 if they are in order."""
+    left, right = _neighbors(x, first)
+    return torch.arctan(steepness * (right - left)) / math.pi + 0.5
+
+
+def _neighbors(x: Tensor, first: int) -> tuple[Tensor, Tensor]:
+    """Left and right wires of all pairs from the first wire on; an unpaired wire at either end is in none."""
+    stop = first + (x.shape[-1] - first) // 2 * 2
+    return x[..., first:stop:2], x[..., first + 1 : stop : 2]
+
+
+def _exchange(x: Tensor, first: int, keep: Tensor) -> Tensor:
     """Mix neighboring columns: each keeps the share ``keep`` of itself and takes the rest from the other."""
-    left, right = x[..., first:stop:2], x[..., first + 1 : stop : 2]
+    left, right = _neighbors(x, first)
     mixed = torch.stack([keep * left + (1 - keep) * right, (1 - keep) * left + keep * right], dim=-1).flatten(-2)
-    return torch.cat([x[..., :first], mixed, x[..., stop:]], dim=dim)
+    return torch.cat([x[..., :first], mixed, x[..., first + mixed.shape[-1] :]], dim=-1)
 
 
 @full_precision
@@ -114,16 +130,39 @@ def group_order(
     check_batch(len(anchors), top_negatives + 1, name="anchors", why=f"for top_negatives={top_negatives}")
     z = normalize(anchors)
     near = (z * normalize(positives)).sum(-1).mT.sort(-1).values  # (N, m)
-    far = (z @ normalize(negatives).mT).masked_fill(self_mask(len(z), z.device), -math.inf)
-    far = far.topk(top_negatives, dim=1).values.flip(1)  # (N, k), ascending
+    others = normalize(negatives)
+    hardest = _nearest(z.detach(), others.detach(), top_negatives)  # (N, k), ascending
+    far = (others[hardest] @ z[..., None]).squeeze(-1)
     scores = torch.cat([far, near], dim=1)  # (N, n)
-    _, P = soft_sort(scores, steepness)
-    positive_rank = P[..., top_negatives:].sum(-1).clamp(0, 1)  # (N, n)
+
     target = torch.zeros_like(scores)
     target[:, top_negatives:] = 1
+    positive_rank = _permute(target, scores, steepness).clamp(0, 1)  # P times the target, (N, n)
     # PyTorch's binary cross-entropy holds each logarithm above -100
     loss = F.binary_cross_entropy(positive_rank, target, reduction="none").mean(1)
     return GroupOrder(loss, scores, positive_rank)
+
+
+def _permute(y: Tensor, x: Tensor, steepness: float) -> Tensor:
+    """The product of the P of `soft_sort` of x and y: layers are symmetric, so the last one comes first, and no P."""
+    layers = []
+    for first in _first_wires(x.shape[-1]):
+        keep = _keep(x, first, steepness)
+        x = _exchange(x, first, keep)
+        layers.append((first, keep))
+    for first, keep in reversed(layers):
+        y = _exchange(y, first, keep)
+    return y
+
+
+def _nearest(anchors: Tensor, others: Tensor, count: int) -> Tensor:
+    """Which rows of other samples are most similar to each anchor, ``(N, count)``; some anchors at a time."""
+    found = []
+    for rows in torch.arange(len(anchors), device=anchors.device).split(ANCHORS):
+        similarity = anchors[rows] @ others.mT
+        similarity[rows - rows[0], rows] = -math.inf
+        found.append(similarity.topk(count, dim=1).indices.flip(1))
+    return torch.cat(found)
 
 
 @full_precision

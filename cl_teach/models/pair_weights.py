@@ -31,6 +31,9 @@ class PairWeights(nn.Module):
         dim = self.first.in_features
         check_shapes(anchors=(anchors, f"N {dim}"), candidates=(candidates, f"N {dim}"))
         check_entries(-LARGEST, LARGEST, anchors=anchors, candidates=candidates)
-        pairs = (anchors[:, None] + candidates[None, :]).to(self.first.weight)  # (N, N, d)
-        scores = F.logsigmoid(self.second(torch.tanh(self.first(pairs))).squeeze(2))
+        # The layer is linear: mapped before they are added, the pairs have the width of the hidden layer, not d.
+        weight = self.first.weight
+        left, right = self.first(anchors.to(weight)), F.linear(candidates.to(weight), weight)  # (N, hidden)
+        pairs = left[:, None] + right[None, :]  # (N, N, hidden)
+        scores = F.logsigmoid(self.second(torch.tanh(pairs)).squeeze(2))
         return scores - scores.logsumexp(1, keepdim=True) + math.log(len(scores)) if self.centered else scores

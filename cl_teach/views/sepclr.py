@@ -48,7 +48,7 @@ from ..core.checks import (
 )
 from ..core.contrast import check_temperature
 from ..core.precision import full_precision
-from ..core.similarity import normalize
+from ..core.similarity import normalize, self_mask
 from ..models.apply import apply_network
 
 __all__ = [
@@ -106,9 +106,10 @@ def gaussian_uniformity(x: Tensor, temperature: float = 0.5) -> Tensor:
     check_shapes(x=(x, "n d"))
     check_temperature(temperature)
     check_batch(len(x), 2, name="x", why="to have a pair")
-    i, j = torch.triu_indices(len(x), len(x), 1, device=x.device)
-    exponents = finite_result((x[i] - x[j]).square().sum(1) / (2 * temperature), x=x, temperature=temperature)
-    return (-exponents).logsumexp(0) - math.log(len(exponents))
+    n = len(x)
+    exponents = finite_result(_squared_distances(x) / (2 * temperature), x=x, temperature=temperature)  # (n, n)
+    pairs = (-exponents).masked_fill(self_mask(n, x.device), -math.inf)  # each twice
+    return pairs.logsumexp((0, 1)) - math.log(n * (n - 1))
 
 
 @full_precision
@@ -127,7 +128,7 @@ def joint_concentration(c: Tensor, s: Tensor, temperature: float = 0.5) -> Tenso
     """
     check_shapes(c=(c, "n d"), s=(s, "n e"))
     check_temperature(temperature)
-    exponents = (_squared_distances(c) + _squared_distances(s)) / (2 * temperature)  # (n, n)
+    exponents = _squared_distances(torch.cat([c, s], 1)) / (2 * temperature)  # (n, n)
     finite_result(exponents, c=c, s=s, temperature=temperature)
     return ((-exponents).logsumexp(1) - math.log(len(c))).mean()
 
@@ -295,5 +296,7 @@ class SepCLR(nn.Module):
 
 
 def _squared_distances(x: Tensor) -> Tensor:
-    """``(n, n)``; by differences, whose gradient at distance 0 is 0 and not NaN."""
-    return (x[:, None] - x[None]).square().sum(2)
+    """``(n, n)`` by one product of rows that are centered first: no more digits are lost than their spread costs."""
+    x = x - x.mean(0)
+    squares = x.square().sum(1)
+    return (squares[:, None] + squares - 2 * x @ x.mT).clamp_min(0)
