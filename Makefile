@@ -26,7 +26,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint method fuzz format unit nbval browser chapters evidence bench colab colab-image links archive workflows report assignments address wheel lock clean
+.PHONY: help book test lint method fuzz format unit nbval browser chapters evidence bench colab colab-image links archive pdf workflows report assignments address wheel lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
@@ -150,6 +150,9 @@ archive: book ## the book as one zip file to read offline
 	@rm -f _build/cl-teach-book.zip
 	@$(PY) -c "import shutil; shutil.make_archive('_build/cl-teach-book', 'zip', '_build', 'html')"
 	@echo "_build/cl-teach-book.zip: unpack it and open html/index.html."
+
+pdf: book ## the book as one PDF with outline, links and page numbers (needs Chromium)
+	@$(PY) tools/make_pdf.py
 
 links: $(READY) ## ask every outside address in the book whether it is still there (needs the network)
 	@$(PY) tools/survey_pages.py

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import functools
 import http.server
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from chromium import ARGUMENTS, CHROMIUM, INSTALL
 from visits import HTML
-
-CHROMIUM = next((p for p in map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome")) if p), None)
-#: Nothing but what a test asks for: no updates, no look-ups, no first-run pages.
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-default-apps",
-    "--disable-domain-reliability",
-    "--no-first-run",
-    "--no-pings",
-]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -63,7 +49,7 @@ def browser() -> Iterator[Any]:
     """Chromium, started once a worker."""
     sync_api = pytest.importorskip("playwright.sync_api", reason="install it with `make book`")
     if CHROMIUM is None:
-        pytest.skip("The browser tests need Chromium: apt-get install chromium (or another system's package of it).")
+        pytest.skip(f"The browser tests need Chromium: {INSTALL}.")
     with sync_api.sync_playwright() as playwright:
         chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
         yield chromium
