@@ -65,5 +65,8 @@ def draw_gaussians(means: Tensor, covs: Tensor, labels: Tensor, *, generator: to
     values, vectors = torch.linalg.eigh(covs)
     root = vectors * values.clamp_min(0).sqrt()[:, None, :]  # (K, m, m), root root^T is the covariance
     noise = torch.randn(len(labels), means.shape[1], generator=generator, dtype=torch.float64)
-    drawn = means[labels] + (root[labels] @ noise.to(means)[:, :, None])[:, :, 0]
+    drawn, noise = means[labels], noise.to(means)
+    for k in labels.unique():
+        rows = labels == k
+        drawn[rows] += noise[rows] @ root[k].mT
     return finite_result(drawn, means=means, covs=covs)

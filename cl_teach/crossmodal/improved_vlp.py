@@ -54,7 +54,7 @@ from ..core.checks import (
 from ..core.contrast import check_scale, weighted_contrast
 from ..core.precision import full_precision
 from ..core.regression import regression_loss
-from ..core.similarity import cosine_similarity, self_mask
+from ..core.similarity import cosine_similarity
 from ..core.teacher import MomentumTeacher
 from ..models.encoders import MLP, ConvEncoder
 from ..models.paired_towers import HeadedTower, PairedTowers, Views
@@ -114,8 +114,8 @@ def directed_contrast(
     check_scale(log_scale)
     check_in_range(0, 1, label_smoothing=label_smoothing)
     logits = _scale(log_scale, anchor) * cosine_similarity(anchor, candidates)  # (N, N)
-    own = self_mask(len(logits), logits.device).to(logits.dtype)
-    return weighted_contrast(logits, (1 - label_smoothing) * own + label_smoothing / len(logits))
+    target = (1 - label_smoothing) * logits.diagonal() + label_smoothing * logits.mean(1)  # (N,)
+    return (logits.logsumexp(1) - target).mean()
 
 
 @full_precision

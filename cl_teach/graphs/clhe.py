@@ -124,6 +124,13 @@ def _check_bundles(name: str, bundles: Sequence[Tensor], n: int) -> list[Tensor]
     check_type((list, tuple), **{name: bundles})
     if not bundles:
         raise ValueError(f"{name}: expected at least one bundle, got none")
+    kinds = {(b.dtype, b.device, b.ndim) for b in bundles if isinstance(b, Tensor) and b.numel()}
+    if len(kinds) == 1 and all(isinstance(b, Tensor) and b.numel() for b in bundles):
+        try:  # all bundles at once: one after the other the checks take longer than the loss
+            ids = check_labels(torch.cat(list(bundles)), name=name, num_classes=n)
+            return list(ids.split([len(b) for b in bundles]))
+        except (TypeError, ValueError):
+            pass  # which one it is, is said below
     check_shapes(**{f"{name}[{b}]": (bundle, f"size{b}", int) for b, bundle in enumerate(bundles)})
     return [check_labels(bundle, name=f"{name}[{b}]", num_classes=n) for b, bundle in enumerate(bundles)]
 

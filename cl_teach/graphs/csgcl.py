@@ -50,10 +50,10 @@ from ..core.checks import (
     check_shapes,
     check_type,
 )
-from ..core.contrast import REDUCTIONS, check_temperature, softmax_contrast
+from ..core.contrast import REDUCTIONS, check_temperature, reduce, softmax_contrast
 from ..core.draws import draw_seed
 from ..core.precision import full_precision
-from ..core.similarity import cosine_similarity, self_mask
+from ..core.similarity import cosine_similarity, other_view_mask, self_mask
 from ..models.graph import GCN, check_edges
 
 __all__ = [
@@ -262,15 +262,12 @@ def team_up(
     check_entries(-LARGEST, LARGEST, node_strength=node_strength)
     check_choice(REDUCTIONS, reduction=reduction)
     check_batch(len(z1), 2, name="z1", why="to have a negative")
-    bonus = gamma * node_strength.detach()  # (n,) of the candidates; the anchor's own would cancel
-    own = self_mask(len(z1), z1.device)
-    positives = torch.cat([own, torch.zeros_like(own)], 1)  # (n, 2n): candidates of the other view, then of the same
-    candidates = torch.cat([torch.ones_like(own), ~own], 1)
-    losses = []
-    for x, y in ((z1, z2), (z2, z1)):
-        logits = torch.cat([cosine_similarity(x, y) + bonus, cosine_similarity(x, x) + bonus], 1) / temperature
-        losses.append(softmax_contrast(logits, positives, candidates, reduction=reduction))
-    return (losses[0] + losses[1]) / 2
+    n, z = len(z1), torch.cat([z1, z2])
+    bonus = gamma * node_strength.detach().repeat(2)  # (2n,) of the candidates; the anchor's own would cancel
+    logits = (cosine_similarity(z, z) + bonus) / temperature  # (2n, 2n)
+    others = ~self_mask(2 * n, z.device)
+    losses = softmax_contrast(logits, other_view_mask(n, z.device), others, reduction="none")
+    return reduce(losses.view(2, n).mean(0), reduction)
 
 
 class CSGCL(nn.Module):

@@ -129,15 +129,15 @@ def margin_regularizer(x: Tensor, y: Tensor, temperature: float = 1.0, *, scope:
     """
     check_choice(SCOPES, scope=scope)
     scores, b = _scores(x, y, temperature), len(x)
-    positive_mask = other_view_mask(b, x.device)
-    positives = scores[positive_mask].view(2 * b, 1)
-    negatives = scores[~(positive_mask | self_mask(2 * b, x.device))].view(2 * b, 2 * b - 2)
-    if scope == "row":
-        smallest, largest = positives, negatives.amax(1, keepdim=True)  # (2B, 1) each; a row has one positive
-    else:
-        smallest, largest = positives.min(), negatives.max()
+    no_negative = other_view_mask(b, x.device) | self_mask(2 * b, x.device)
+    positives = scores.diagonal(b).repeat(2)[:, None]  # (2B, 1)
+    largest = scores.masked_fill(no_negative, -math.inf).amax(1, keepdim=True)  # (2B, 1), of the negatives
+    smallest = positives  # a row has one positive
+    if scope == "batch":
+        smallest, largest = positives.amin(), largest.amax()
     low, high = torch.minimum(smallest, largest), torch.maximum(smallest, largest)
-    return finite_result((positives - low).relu().mean() + (high - negatives).relu().mean(), x=x, y=y)
+    above = (high - scores).relu().masked_fill(no_negative, 0.0).sum() / (2 * b * (2 * b - 2))
+    return finite_result((positives - low).relu().mean() + above, x=x, y=y)
 
 
 @full_precision
@@ -158,7 +158,7 @@ def mclrec_terms(
     check_shapes(**{name: (x, "B d") for name, x in named.items()})
     check_batch(len(h1), 2, name="h1", why="to have a negative")
     for name, x in named.items():
-        finite_result(x @ x.mT, **{name: x})
+        finite_result(x.square().sum(1), **{name: x})  # no inner product is larger than the largest square
     check_temperature(temperature)
     plain = inner_product_nt_xent(h1, h2, temperature)
     pairs = ((h1, z2), (h2, z1), (z1, z2))

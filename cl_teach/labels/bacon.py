@@ -47,7 +47,7 @@ from ..core.checks import (
     check_shapes,
     finite_result,
 )
-from ..core.contrast import check_temperature, nt_xent, sup_con, weighted_contrast
+from ..core.contrast import check_temperature, nt_xent, reduce, sup_con
 from ..core.draws import draw_seed
 from ..core.precision import full_precision
 from ..core.pseudo_labels import (
@@ -125,7 +125,9 @@ def soft_contrast(z: Tensor, weights: Tensor, temperature: float = TEMPERATURE, 
     pairs = weights.detach().repeat(2, 2).masked_fill(itself, 0.0)  # (2N, 2N)
     if not torch.compiler.is_compiling() and not pairs.any(1).all():
         raise ValueError("weights: every anchor needs a positive weight; let the two views of a sample have one")
-    return weighted_contrast(z @ z.mT / temperature, pairs, ~itself, reduction=reduction)
+    logits = z @ z.mT / temperature  # (2N, 2N)
+    pull = (pairs / pairs.sum(1, keepdim=True) * logits).sum(1)
+    return reduce(logits.masked_fill(itself, -math.inf).logsumexp(1) - pull, reduction)
 
 
 @full_precision

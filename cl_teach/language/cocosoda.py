@@ -45,7 +45,7 @@ from ..core.checks import (
     check_shapes,
     check_type,
 )
-from ..core.contrast import check_temperature, info_nce, softmax_contrast
+from ..core.contrast import check_temperature, info_nce
 from ..core.precision import full_precision
 from ..core.queue import FeatureQueue
 from ..core.similarity import normalize
@@ -103,8 +103,7 @@ def queued_contrast(anchor: Tensor, key: Tensor, queue: Tensor, temperature: flo
     check_temperature(temperature)
     candidates = normalize(torch.cat([key, queue.detach()]))  # (B + K, d)
     logits = normalize(anchor) @ candidates.mT / temperature
-    own = torch.eye(len(anchor), len(candidates), dtype=torch.bool, device=logits.device)
-    return softmax_contrast(logits, own)
+    return (logits.logsumexp(1) - logits.diagonal()).mean()  # the own key stands on the diagonal
 
 
 @full_precision

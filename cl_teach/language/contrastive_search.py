@@ -213,8 +213,9 @@ def simctg_contrast(states: Tensor, valid: Tensor | None = None, margin: float =
     Source: Su et al. (2022), released loss.
     """
     check_in_range(-1, 1, margin=margin)
-    cosines = _pair_cosines(states, valid)  # (pairs,)
-    return (margin - 1 + cosines).relu().mean()  # the similarity of a state with itself is 1
+    cosines, pairs = _pair_cosines(states, valid)  # (n, T, T) each
+    # The similarity of a state with itself is 1.
+    return ((margin - 1 + cosines).relu() * pairs).sum() / pairs.sum()
 
 
 @full_precision
@@ -237,11 +238,12 @@ def isotropy(states: Tensor, valid: Tensor | None = None, *, skip_first: bool = 
         if states.shape[1] < 3:
             raise ValueError(f"states: expected at least 3 tokens with skip_first, got shape {tuple(states.shape)}")
         states, valid = states[:, 1:], None if valid is None else valid[:, 1:]
-    return 1 - _pair_cosines(states, valid).mean()
+    cosines, pairs = _pair_cosines(states, valid)
+    return 1 - (cosines * pairs).sum() / pairs.sum()
 
 
-def _pair_cosines(states: Tensor, valid: Tensor | None) -> Tensor:
-    """Cosines of all ordered pairs of different valid tokens of a sequence, in one row."""
+def _pair_cosines(states: Tensor, valid: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Cosines ``(n, T, T)`` of the tokens of a sequence, and which are of two different valid ones."""
     check_shapes(states=(states, "n T d"), valid=(valid, "n T?", bool))
     n, time, _ = states.shape
     if valid is None:
@@ -250,7 +252,7 @@ def _pair_cosines(states: Tensor, valid: Tensor | None) -> Tensor:
     if not pairs.any():
         raise ValueError("states, valid: expected a sequence with at least two valid tokens, got none")
     z = normalize(states)
-    return (z @ z.mT)[pairs]
+    return z @ z.mT, pairs
 
 
 def simctg_terms(

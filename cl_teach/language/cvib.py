@@ -206,12 +206,19 @@ def cvib_objectives(
     check_shapes(logits_original=(logits_original, "N K"), original=(original, "N d"), pruned=(pruned, "N d"))
     check_in_range(0, math.inf, divergence=divergence)
     check_in_range(0, 1e6, contrast_weight=contrast_weight, divergence_weight=divergence_weight)
-    contrast_original = self_pruning_contrast(pruned.detach(), original, temperature)
-    contrast_pruned = self_pruning_contrast(pruned, original.detach(), temperature)
-    loss_original = F.cross_entropy(logits_original, labels) + contrast_weight * contrast_original
-    loss_pruned = F.cross_entropy(logits_pruned, labels) + contrast_weight * contrast_pruned
+    numbers = (temperature, contrast_weight)
+    loss_original = _objective(logits_original, labels, original, pruned.detach(), *numbers)
+    loss_pruned = _objective(logits_pruned, labels, original.detach(), pruned, *numbers)
     loss_pruned = loss_pruned + divergence_weight * divergence
     return Objectives(loss_original + loss_pruned, loss_original, loss_pruned)
+
+
+@full_precision
+def _objective(
+    logits: Tensor, labels: Tensor, original: Tensor, pruned: Tensor, temperature: float, contrast_weight: float
+) -> Tensor:
+    """What both networks have in common: cross-entropy and contrast."""
+    return F.cross_entropy(logits, labels) + contrast_weight * self_pruning_contrast(pruned, original, temperature)
 
 
 class VIBMask(nn.Module):
@@ -322,9 +329,11 @@ class CVIB(nn.Module):
             seen, _ = self.pruned(x, noises[0])  # what the original network looks at
         original, logits = self.original(x)
         pruned, pruned_logits = self.pruned(x, noises[1])
-        kl = self._divergence(x.shape[1] if x.ndim == 3 else 1)
-        first = cvib_objectives(logits, pruned_logits, labels, original, seen, 0.0, *self.numbers).original
-        second = cvib_objectives(logits, pruned_logits, labels, original.detach(), pruned, kl, *self.numbers).pruned
+        temperature, contrast_weight, divergence_weight = self.numbers
+        numbers = (temperature, contrast_weight)
+        first = _objective(logits, labels, original, seen, *numbers)
+        second = _objective(pruned_logits, labels, original.detach(), pruned, *numbers)
+        second = second + divergence_weight * self._divergence(x.shape[1] if x.ndim == 3 else 1)
         return Objectives(first + second, first, second)
 
     def step(self, batch: tuple[Tensor, Tensor], *, generator: torch.Generator | None = None) -> Objectives:

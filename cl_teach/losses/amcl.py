@@ -143,18 +143,17 @@ def amcl(
     check_entries(COLDEST_PAIR, math.inf, temperatures=temperatures)
     _check_settings(beta, form, topk)
     check_choice(REDUCTIONS, reduction=reduction)
-    c, rows, dim = heads.shape
+    _, rows, dim = heads.shape
     if rows % 2:
         raise ValueError(f"heads: expected two views of every sample, an even number of rows, got {rows}")
     check_batch(rows // 2, 2, name="heads (samples)", why="to have a negative")
     z = normalize(heads)
     similarity = z @ z.mT  # (C, 2N, 2N)
-    positive = other_view_mask(rows // 2, z.device)
-    negative = ~(positive | self_mask(rows, z.device))
-    attraction = _scores(similarity[:, positive], temperatures[:, positive], dim, beta)  # (C, 2N)
-    shape = (c, rows, rows - 2)
-    others = similarity[:, negative].view(shape), temperatures[:, negative].view(shape)
-    return reduce((_repulsion(*others, dim, beta, form, topk) - attraction).sum(0), reduction)
+    own = (_other_views(table) for table in (similarity, temperatures))  # (C, 2N) each
+    attraction = _scores(*own, dim, beta)
+    no_negative = other_view_mask(rows // 2, z.device) | self_mask(rows, z.device)
+    repulsion = _repulsion(similarity, temperatures, dim, beta, form, min(topk, rows - 2), no_negative)  # (C, 2N)
+    return reduce((repulsion - attraction).sum(0), reduction)
 
 
 @full_precision
@@ -327,12 +326,28 @@ def _scores(similarity: Tensor, temperatures: Tensor, dim: int, beta: float) -> 
     return similarity / temperatures - beta * regularizer(temperatures, dim)
 
 
-def _repulsion(similarity: Tensor, temperatures: Tensor, dim: int, beta: float, form: str, topk: int) -> Tensor:
+def _other_views(table: Tensor) -> Tensor:
+    """What each row of ``(C, 2N, 2N)`` says of the other view of its sample, ``(C, 2N)``."""
+    n = table.shape[-1] // 2
+    return torch.cat([table.diagonal(n, 1, 2), table.diagonal(-n, 1, 2)], 1)
+
+
+def _repulsion(
+    similarity: Tensor,
+    temperatures: Tensor,
+    dim: int,
+    beta: float,
+    form: str,
+    topk: int,
+    no_negative: Tensor | None = None,
+) -> Tensor:
     """What anchors pay for their negatives: ``(C, n)`` from ``(C, n, m)``."""
+    no_negative = torch.zeros((), dtype=torch.bool, device=similarity.device) if no_negative is None else no_negative
     if form == "lse":
-        return _scores(similarity, temperatures, dim, beta).logsumexp(-1)
+        return _scores(similarity, temperatures, dim, beta).masked_fill(no_negative, -math.inf).logsumexp(-1)
     count = 1 if form == "max" else min(topk, similarity.shape[-1])
-    hardest = similarity.detach().topk(count).indices  # by similarity, not by scaled similarity
+    # By similarity, not by scaled similarity.
+    hardest = similarity.detach().masked_fill(no_negative, -math.inf).topk(count).indices
     s, tau = similarity.gather(-1, hardest), temperatures.gather(-1, hardest)
     if form == "released":
         return (s / tau).mean(-1) - beta * (tau.log() + 1 / tau).sum(-1)

@@ -146,7 +146,10 @@ def hard_contrastive_loss(
     Source: Wang and Liu (2021), hard contrastive loss.
     """
     _check_pairs(anchors, keys)
-    return reduce(contrast_terms(cosine_similarity(anchors, keys), temperature, alpha=alpha).loss, reduction)
+    similarity = cosine_similarity(anchors, keys)
+    positive = self_mask(len(similarity), similarity.device)
+    kept, _ = hardest_negatives(similarity, alpha)
+    return softmax_contrast(_scaled(similarity, temperature), positive, kept | positive, reduction=reduction)
 
 
 @full_precision

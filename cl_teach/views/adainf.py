@@ -67,10 +67,9 @@ from ..core.checks import (
     check_shapes,
     check_type,
 )
-from ..core.contrast import check_temperature, softmax_contrast
+from ..core.contrast import check_temperature, sup_con
 from ..core.precision import full_precision
 from ..core.regression import regression_loss
-from ..core.similarity import normalize, same_label_mask, self_mask
 from ..core.teacher import MomentumTeacher
 from ..models.apply import apply_network
 from ..training import batches
@@ -116,12 +115,10 @@ def nt_xent_with_ids(z1: Tensor, z2: Tensor, ids: Tensor, temperature: float = 0
     check_shapes(z1=(z1, "b d"), z2=(z2, "b d"), ids=(ids, "b", int))
     ids = check_labels(ids, len(z1), name="ids").repeat(2)
     check_temperature(temperature)
-    z = normalize(torch.cat([z1, z2]))
-    others = ~self_mask(len(z), z.device)
-    positives = same_label_mask(ids) & others  # (2B, 2B)
+    loss = sup_con(torch.cat([z1, z2]), ids, temperature, variant="in", reduction="none")  # (2B,)
     # The sum of the positives' probabilities, not their mean.
-    loss = softmax_contrast(z @ z.mT / temperature, positives, others, variant="in", reduction="none")
-    return (loss - positives.sum(1).to(loss.dtype).log()).mean()
+    _, group, sizes = ids.unique(return_inverse=True, return_counts=True)
+    return (loss - (sizes[group] - 1).to(loss.dtype).log()).mean()
 
 
 def real_share(n_real: int, n_generated: int, copies: int = 1) -> float:

@@ -137,10 +137,11 @@ def macl_by_layer(
         weighted = logits + weights.masked_fill(~negatives, 1.0).log()
     # The smallest finite number, not minus infinity: an anchor without negatives keeps a gradient of 0, not NaN.
     repulsion = weighted.masked_fill(~negatives, torch.finfo(z.dtype).min).logsumexp(2, keepdim=True)  # (L, B, 1)
-    margin = repulsion - logits
-    pairs = torch.logaddexp(margin, torch.zeros_like(margin)).masked_fill(~positives, 0.0)  # -log p of each pair
+    i, j = positives.nonzero(as_tuple=True)  # (t,)
+    margin = repulsion[:, i, 0] - logits[:, i, j]  # (L, t)
+    pairs = torch.logaddexp(margin, torch.zeros_like(margin))  # -log p of each pair
     count = positives.sum(1)
-    anchors = pairs.sum(2) / count.clamp(min=1)  # (L, B)
+    anchors = torch.zeros_like(repulsion[..., 0]).index_add(1, i, pairs) / count.clamp(min=1)  # (L, B)
     return anchors[:, count > 0].mean(1)
 
 

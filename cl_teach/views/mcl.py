@@ -36,6 +36,7 @@ from torch import Tensor, nn
 
 from ..core.checks import (
     check_callable,
+    check_choice,
     check_count,
     check_generator,
     check_labels,
@@ -45,9 +46,10 @@ from ..core.checks import (
     check_type,
 )
 from ..core.clusters import cluster_directions, pure_batches
-from ..core.contrast import check_scale, check_temperature, reduce, softmax_contrast
+from ..core.contrast import REDUCTIONS, check_scale, check_temperature, reduce, softmax_contrast
 from ..core.precision import full_precision
 from ..core.similarity import normalize, other_view_mask, same_label_mask, self_mask
+from ..core.tiles import tiled_contrast, use_tiles
 from ..models.apply import apply_network
 from ..models.weights_only import WeightsOnly
 
@@ -116,8 +118,12 @@ def mcl_nt_xent(z1: Tensor, z2: Tensor, labels: Tensor, temperature: float = 0.2
     check_shapes(z1=(z1, "b d"), z2=(z2, "b d"), labels=(labels, "b", int))
     labels = check_labels(labels, len(z1))
     check_temperature(temperature)
-    z, rows = normalize(torch.cat([z1, z2])), 2 * len(z1)
-    candidates = same_label_mask(labels.repeat(2)) & ~self_mask(rows, z.device)  # (2B, 2B)
+    check_choice(REDUCTIONS, reduction=reduction)
+    z, rows, labels = normalize(torch.cat([z1, z2])), 2 * len(z1), labels.repeat(2)
+    if use_tiles(temperature):  # the same numbers without the table
+        losses = tiled_contrast(z, scale=1 / temperature, positive=len(z1), skip=(0,), labels=labels)
+        return reduce(losses, reduction)
+    candidates = same_label_mask(labels) & ~self_mask(rows, z.device)  # (2B, 2B)
     return softmax_contrast(z @ z.mT / temperature, other_view_mask(len(z1), z.device), candidates, reduction=reduction)
 
 
