@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -29,16 +27,13 @@ def sinkhorn(scores: Tensor, epsilon: float = 0.05, iterations: int = 3) -> Tens
     Returns:
         ``(B, K)`` codes; rows sum to one, columns to B/K in the limit of many iterations.
 
-
     Source: Caron et al., Unsupervised Learning of Visual Features by Contrasting Cluster Assignments (2020), section
     3.1 and the released code.
     """
     check_shapes(scores=(scores, "b k"))
     check_positive(epsilon=epsilon)
     check_count(iterations=iterations)
-    b, k = scores.shape
     log_q = scores / epsilon
-    for _ in range(iterations):
-        log_q = log_q - log_q.logsumexp(0, keepdim=True) - math.log(k)
-        log_q = log_q - log_q.logsumexp(1, keepdim=True) - math.log(b)
-    return (log_q + math.log(b)).exp()
+    for _ in range(iterations):  # totals of 1, not of 1/K and 1/B: the next step takes such a factor away again
+        log_q = log_q.log_softmax(0).log_softmax(1)
+    return log_q.exp()

@@ -79,12 +79,11 @@ def soft_sort(x: Tensor, steepness: float = 1.0) -> tuple[Tensor, Tensor]:
     check_shapes(x=(x, "... n"))
     check_positive(steepness=steepness)
     n = x.shape[-1]
-    P = torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape, n)
+    eye = torch.eye(n, dtype=x.dtype, device=x.device).expand(*x.shape, n)
+    wires = torch.cat([x[..., None], eye], -1).movedim(-2, 0)  # (n, ..., 1 + n): each carries a value and a column of P
     for first in _first_wires(n):
-        keep = _keep(x, first, steepness)  # (..., pairs), 1/2 + arctan(steepness * (right - left)) / pi
-        x = _exchange(x, first, keep)
-        P = _exchange(P, first, keep[..., None, :])
-    return x, P
+        wires = _exchange(wires, first, _keep(wires[..., :1], first, steepness))
+    return wires[..., 0].movedim(0, -1), wires[..., 1:].movedim(0, -1)
 
 
 def _first_wires(n: int) -> list[int]:
@@ -93,22 +92,23 @@ def _first_wires(n: int) -> list[int]:
 
 
 def _keep(x: Tensor, first: int, steepness: float) -> Tensor:
-    """The share of itself that each pair of neighbors keeps, near 1 if they are in order."""
+    """The share of itself that each pair of neighbors keeps, 1/2 + arctan(steepness * (right - left)) / pi."""
     left, right = _neighbors(x, first)
     return torch.arctan(steepness * (right - left)) / math.pi + 0.5
 
 
 def _neighbors(x: Tensor, first: int) -> tuple[Tensor, Tensor]:
-    """Left and right wires of all pairs from the first wire on; an unpaired wire at either end is in none."""
-    stop = first + (x.shape[-1] - first) // 2 * 2
-    return x[..., first:stop:2], x[..., first + 1 : stop : 2]
+    """Left and right wires ``(pairs, ...)`` from the first wire on; an unpaired wire at either end is in none."""
+    stop = first + (len(x) - first) // 2 * 2
+    return x[first:stop:2], x[first + 1 : stop : 2]
 
 
 def _exchange(x: Tensor, first: int, keep: Tensor) -> Tensor:
-    """Mix neighboring columns: each keeps the share ``keep`` of itself and takes the rest from the other."""
+    """Mix neighboring wires of ``(n, ...)``: each keeps its share ``keep`` and takes the rest from the other."""
     left, right = _neighbors(x, first)
-    mixed = torch.stack([keep * left + (1 - keep) * right, (1 - keep) * left + keep * right], dim=-1).flatten(-2)
-    return torch.cat([x[..., :first], mixed, x[..., first + mixed.shape[-1] :]], dim=-1)
+    moved = keep * (left - right)
+    mixed = torch.stack([right + moved, left - moved], 1).flatten(0, 1)
+    return torch.cat([x[:first], mixed, x[first + len(mixed) :]])
 
 
 @full_precision
@@ -137,16 +137,19 @@ def group_order(
 
     target = torch.zeros_like(scores)
     target[:, top_negatives:] = 1
-    positive_rank = _permute(target, scores, steepness).clamp(0, 1)  # P times the target, (N, n)
+    positive_rank = _permute(target.mT, scores.mT, steepness).mT.clamp(0, 1)  # P times the target, (N, n)
     # PyTorch's binary cross-entropy holds each logarithm above -100
     loss = F.binary_cross_entropy(positive_rank, target, reduction="none").mean(1)
     return GroupOrder(loss, scores, positive_rank)
 
 
 def _permute(y: Tensor, x: Tensor, steepness: float) -> Tensor:
-    """The product of the P of `soft_sort` of x and y: layers are symmetric, so the last one comes first, and no P."""
+    """The product of the P of `soft_sort` of x with y, ``(n, N)`` both.
+
+    The layers are symmetric: the last one comes first, and P itself is not needed.
+    """
     layers = []
-    for first in _first_wires(x.shape[-1]):
+    for first in _first_wires(len(x)):
         keep = _keep(x, first, steepness)
         x = _exchange(x, first, keep)
         layers.append((first, keep))

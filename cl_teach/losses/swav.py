@@ -105,18 +105,18 @@ def swav(
         raise ValueError(f"views, assign: expected numbers of the {v} views, each once, got {tuple(assign)}")
     if queue is not None and sizes["A"] != len(assign):
         raise ValueError(f"queue, assign: expected a queue for each assigning crop, got {sizes['A']}, {len(assign)}")
-    scores = normalize(views) @ prototypes.mT  # (V, B, K)
-    log_p = (scores / temperature).log_softmax(-1)
+    logits = normalize(views) / temperature @ prototypes.mT  # (V, B, K)
+    log_p = logits.log_softmax(-1)
     codes = []
     for i, a in enumerate(assign):
-        own = scores[a].detach()
+        own = logits[a].detach()
         if queue is not None and bool(queue[i, -1].any()):
-            own = torch.cat([queue[i] @ prototypes.detach().mT, own])  # stale features, current prototypes
-        codes.append(sinkhorn(own, epsilon, iterations)[-b:])
+            own = torch.cat([queue[i] / temperature @ prototypes.detach().mT, own])  # stale features, new prototypes
+        codes.append(sinkhorn(own, epsilon / temperature, iterations)[-b:])
     q = torch.stack(codes)  # (|A|, B, K)
-    swapped = -torch.einsum("abk,vbk->av", q, log_p) / b  # cross-entropy of every crop against every code
+    swapped = log_p.flatten(1) @ q.flatten(1).mT / -b  # (V, |A|), cross-entropy of every crop against every code
     others = torch.ones_like(swapped)
-    others[torch.arange(len(assign)), list(assign)] = 0  # not against its own code
+    others[list(assign), torch.arange(len(assign))] = 0  # not against its own code
     return SwappedPrediction((swapped * others).sum() / (len(assign) * (v - 1)), q)
 
 

@@ -166,29 +166,34 @@ class Scattering(nn.Module):
 
     @full_precision
     def _maps(self, images: Tensor) -> Tensor:
-        x = fft2(F.pad(images, self.padding, mode="reflect"))  # (n, c, M, N)
-        result, second = [self._smooth(x, 0)[:, :, None]], []
+        x = fft2(F.pad(images, self.padding, mode="reflect"))[:, :, None]  # (n, c, 1, M, N)
+        first, second = [self._smooth(x, 0)], []
         for j1 in range(self.scales):
-            u1 = self._modulus(x[:, :, None], j1, 0)  # (n, c, L, M / 2^j1, N / 2^j1)
-            result.append(self._smooth(u1, j1))
-            later = [
-                self._smooth(self._modulus(u1[:, :, :, None], j2, j1), j2)  # (n, c, L, L, h, w)
-                for j2 in range(j1 + 1, self.scales)
-            ]
-            if later:
-                second.append(torch.cat(later, 3).flatten(2, 3))
-        return torch.cat(result + second, 2).flatten(1, 2)
-
-    def _modulus(self, spectrum: Tensor, j: int, octaves: int) -> Tensor:
-        """Filter with all wavelets of scale j, take the modulus, go to resolution j; in and out in Fourier space."""
-        waves = ifft2(spectrum * self.get_buffer(f"wave_{j}_{octaves}"))
-        step = 2 ** (j - octaves)
-        return fft2(waves[..., ::step, ::step].abs())
+            for wave in self.get_buffer(f"wave_{j1}_0"):  # one at a time: what all would need at once is large
+                u1 = _modulus(x * wave, 2**j1)  # (n, c, 1, M / 2^j1, N / 2^j1)
+                first.append(self._smooth(u1, j1))
+                for j2 in range(j1 + 1, self.scales):
+                    u2 = _modulus(u1 * self.get_buffer(f"wave_{j2}_{j1}"), 2 ** (j2 - j1))  # (n, c, L, ...)
+                    second.append(self._smooth(u2, j2))
+        return torch.cat(first + second, 2).flatten(1, 2)
 
     def _smooth(self, spectrum: Tensor, octaves: int) -> Tensor:
         """Low-pass, subsample to the final resolution and cut the border."""
-        step = 2 ** (self.scales - octaves)
-        return ifft2(spectrum * self.get_buffer(f"low_{octaves}")).real[..., ::step, ::step][..., 1:-1, 1:-1]
+        low = spectrum * self.get_buffer(f"low_{octaves}")
+        return ifft2(_every(2 ** (self.scales - octaves), low)).real[..., 1:-1, 1:-1]
+
+
+def _modulus(spectrum: Tensor, step: int) -> Tensor:
+    """Modulus at every ``step``-th pixel; in and out in Fourier space."""
+    return fft2(ifft2(_every(step, spectrum)).abs())
+
+
+def _every(step: int, spectrum: Tensor) -> Tensor:
+    """The Fourier transform of every ``step``-th pixel: the mean of the blocks that fall on each other."""
+    if step == 1:
+        return spectrum
+    rows = spectrum.unflatten(-2, (step, -1)).sum(-3)
+    return rows.unflatten(-1, (step, -1)).sum(-2) / step**2
 
 
 def _convolution(old: int, new: int) -> list[nn.Module]:

@@ -30,6 +30,7 @@ gives 0 with gradient 0, not the bare number 0.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping
 
 import torch
@@ -50,9 +51,9 @@ from ..core.checks import (
     check_type,
     finite_result,
 )
-from ..core.contrast import check_temperature, softmax_contrast
+from ..core.contrast import check_temperature
 from ..core.precision import full_precision
-from ..core.similarity import normalize, other_view_mask, same_label_mask, self_mask
+from ..core.similarity import normalize, same_label_mask
 from ..core.teacher import MomentumTeacher
 from ..models.dilated import draw_segments
 
@@ -102,12 +103,12 @@ def observation_loss(r1: Tensor, r2: Tensor) -> Tensor:
 def _blocks(u1: Tensor, u2: Tensor, **named: Tensor) -> Tensor:
     """The two-view block b of every pair of lists ``(k, n, C)``, mean over the k."""
     v = torch.cat([u1, u2], 1)  # (k, 2n, C)
-    logits = finite_result(v @ v.mT, **named).flatten(0, 1)  # (2kn, 2n)
+    logits = finite_result(v @ v.mT, **named)  # (k, 2n, 2n)
     k, n = u1.shape[:2]
     if n == 1:
         return 0 * logits.sum()  # the other view is the only candidate
-    own, others = other_view_mask(n, v.device), ~self_mask(2 * n, v.device)
-    return softmax_contrast(logits, own.repeat(k, 1), others.repeat(k, 1))
+    logits.diagonal(dim1=1, dim2=2).fill_(-math.inf)  # nothing is a candidate of its own
+    return F.cross_entropy(logits.flatten(0, 1), torch.arange(2 * n, device=v.device).roll(n).repeat(k))
 
 
 @full_precision
