@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import step_costs
 from evidence_pages import draw_interval, target
 
 from cl_teach.survey import NOT_MEASURED, Method, Status, parts
@@ -76,6 +77,7 @@ def method_page(row: Status, root: Path, address: str) -> str:
     lines = [GENERATED, "", f"# {method.name}", "", *_heading(row, address), ""]
     lines += ["## The idea and its equation", "", *_rst(text["idea"]), "", *_rst(text["why"]), ""]
     lines += ["## What was measured", "", *_measured(row), ""]
+    lines += ["## What a step costs", "", *_cost(method, root), ""]
     lines += ["## Functions", "", *_entries(method, entries), ""]
     if text["paper versus code"]:
         lines += ["## Paper versus code", "", *_rst(text["paper versus code"]), ""]
@@ -159,6 +161,14 @@ def _measured(row: Status) -> list[str]:
         f"{headline.interval}: **{headline.verdict}**{finding}. "
         f"[{f'{more} more records' if more else 'The record'}](#{target(row.method.slug)}).",
     ]
+
+
+def _cost(method: Method, root: Path) -> list[str]:
+    """Time and memory beside the plain step, and how they grow."""
+    row = step_costs.load(root).get(method.slug)
+    if row is None:
+        return [f"{NOT_MEASURED.capitalize()}."]
+    return [f"{step_costs.paragraph(row)} [All methods, and how this was measured](../cost_of_a_step.md)."]
 
 
 def _entries(method: Method, entries: dict[str, list[str]]) -> list[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import method_pages
 import pytest
+import step_costs
 import which_page
 
 from cl_teach.survey import load, status
@@ -32,6 +33,7 @@ def test_a_page_says_all_that_exists_of_a_method(method, pages) -> None:
     assert "@" in text and f"{{{method.cite}," in text
     assert f"[{method.name}](methods/{method.slug}.md)" in pages["methods.md"]
     assert "made by | cases |" in text
+    assert step_costs.paragraph(step_costs.load(ROOT)[method.slug]) in text
 
 
 def test_numbered_texts_become_lists_and_others_stay() -> None:
@@ -62,13 +64,39 @@ def test_public_names_stand_in_the_order_of_the_file(tmp_path: Path) -> None:
 
 
 def test_which_one_has_a_row_a_method_with_need_verdict_and_sign_of_failure() -> None:
-    lines = which_page.which_page(list(ROWS.values())).splitlines()
+    lines = which_page.which_page(list(ROWS.values()), step_costs.load(ROOT)).splitlines()
     rows = [line for line in lines if line.startswith("| [")]
     assert len(rows) == len(load())
     for method, line in zip(load(), rows, strict=True):
         assert line.count("|") == len(which_page.COLUMNS) + 1
         assert method.use in line and method.watch[1:] in line
         assert all(word in line for word in (*method.given, *method.trouble, *method.needs))
+        assert step_costs.phrase(step_costs.load(ROOT)[method.slug]) in line
+
+
+def test_the_cost_of_a_step_is_told_as_it_was_measured() -> None:
+    growth = {"milliseconds": 1.3, "peak_mib": 2.0}
+    method = {"milliseconds": [1.0, 4.0, 9.0], "peak_mib": [1.0, 20.0, 320.0], "growth": growth}
+    plain = {"milliseconds": [1.0, 2.0, 9.0], "peak_mib": [1.0, 2.0, 9.0], "growth": growth}
+    about = {
+        "n": "pairs",
+        "beside": "NT-Xent",
+        "sizes": [64, 256, 1024],
+        "why": "each pair counts",
+        "note": "two views",
+    }
+    row = {**about, "method": method, "baseline": plain}
+    assert step_costs.phrase(row) == "a step takes 2 times NT-Xent, its memory grows with n²"
+    assert step_costs.paragraph(row) == (
+        "At 256 pairs a step takes 4 ms and 20 MiB, NT-Xent on the same inputs 2 ms and 2 MiB. From there to 1,024, "
+        "time grows as $n^{1.3}$ and memory as $n^{2.0}$: each pair counts. Measured with: two views."
+    )
+    plain["milliseconds"][1], growth["peak_mib"] = 3.5, 1.0
+    assert step_costs.phrase(row) == "a step costs as NT-Xent"
+    plain["milliseconds"][1] = 8.0
+    assert step_costs.phrase(row) == "a step costs less than NT-Xent"
+    growth["milliseconds"] = 1.0
+    assert step_costs.reason(row) == ""
 
 
 def test_an_entry_of_the_bibliography_is_whole() -> None:
