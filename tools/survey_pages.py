@@ -107,7 +107,10 @@ def bib_keys(root: Path) -> list[str]:
 def pages(root: Path) -> dict[str, str]:
     """The generated pages of the book, file name and text."""
     rows = status(root)
-    found = {"survey_map.md": survey_map(rows, root), "which_one.md": which_page.which_page(rows, step_costs.load(root))}
+    found = {
+        "survey_map.md": survey_map(rows, root),
+        "which_one.md": which_page.which_page(rows, step_costs.load(root)),
+    }
     return found | evidence_pages.pages(rows, root) | method_pages.pages(rows, root, _address(root))
 
 
