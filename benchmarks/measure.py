@@ -8,12 +8,8 @@ profiler. Results go to ``data/benchmarks.json``; ``benchmarks/page.py`` turns t
 from __future__ import annotations
 
 import argparse
-import importlib.metadata
 import importlib.util
 import json
-import os
-import platform
-import resource
 import statistics
 import subprocess
 import sys
@@ -23,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from measuring import DEVICE, largest_resident_mib, machine, peak_of, seconds_of, take_turns, wait
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -103,34 +100,6 @@ def draw(n: int) -> tuple[Tensor, Tensor]:
     z1 = torch.randn(n, DIM, generator=generator)
     z2 = 0.5 * z1 + torch.randn(n, DIM, generator=generator)
     return z1.to(DEVICE).requires_grad_(), z2.to(DEVICE).requires_grad_()
-
-
-def seconds_of(loss: Loss, z1: Tensor, z2: Tensor) -> float:
-    """One forward and backward pass."""
-    z1.grad = z2.grad = None
-    wait()
-    start = time.perf_counter()
-    loss(z1, z2).backward()
-    wait()
-    return time.perf_counter() - start
-
-
-def peak_of(loss: Loss, z1: Tensor, z2: Tensor) -> int:
-    """Largest number of bytes allocated at once during one pass, beyond what was there before."""
-    z1.grad = z2.grad = None
-    if DEVICE.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
-        before = torch.cuda.memory_allocated()
-        loss(z1, z2).backward()
-        return torch.cuda.max_memory_allocated() - before
-    with torch.profiler.profile(profile_memory=True) as profile:
-        loss(z1, z2).backward()
-    events = [e for e in profile.profiler.kineto_results.events() if e.name() == "[memory]"]
-    held = peak = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        held += event.nbytes()
-        peak = max(peak, held)
-    return peak
 
 
 def products(n: int, side: int, symmetric: bool) -> Callable[[], None]:
@@ -261,15 +230,6 @@ def one(n: int) -> dict[str, Any]:
     z1, z2 = draw(n)
     seconds = seconds_of(lambda a, b: nt_xent(a, b, TEMPERATURE), z1, z2)
     return {"pairs": n, "seconds": seconds, "resident_mib": largest_resident_mib()}
-
-
-def largest_resident_mib() -> float:
-    """High-water mark of this process's memory; on Linux ru_maxrss would include the parent's before the start."""
-    status = Path("/proc/self/status")
-    if status.is_file():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
-        return int(line.split()[1]) / 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def input_speed(repeats: int) -> dict[str, float]:
@@ -411,38 +371,6 @@ class Pictures(Dataset):
 
     def __getitem__(self, i: int) -> Any:
         return self.transform(self.pictures[i])
-
-
-def machine() -> dict[str, str]:
-    """What the numbers were measured on."""
-    names = ("lightly", "pytorch-metric-learning", "open_clip_torch")
-    versions = {name: importlib.metadata.version(name) for name in names}
-    processor = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else ():
-        if line.startswith("model name"):
-            processor = line.split(":", 1)[1].strip()
-            break
-    gpu = {"gpu": torch.cuda.get_device_name()} if DEVICE.type == "cuda" else {}
-    return {
-        "processor": processor,
-        "threads": str(torch.get_num_threads()),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        **gpu,
-        **versions,
-    }
-
-
-def wait() -> None:
-    """Let a GPU finish what it was asked to do."""
-    if DEVICE.type == "cuda":
-        torch.cuda.synchronize()
-
-
-DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-
-os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is talkative
 
 
 def main() -> None:

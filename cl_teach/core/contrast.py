@@ -270,9 +270,10 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
     check_choice(REDUCTIONS, reduction=reduction)
     check_batch(len(z1), 2, name="z1", why="to have a negative")
     n = len(z1)
-    z = normalize(torch.cat([z1, z2]))  # (2N, d)
     if use_tiles(temperature):  # the same numbers without the table
-        return _reduced(tiled_contrast(z, scale=1 / temperature, positive=n, skip=(0,)), reduction)
+        rows = tiled_contrast(z1, z2, 1 / temperature, stacked=True, positive=n, skip=(0,))
+        return _reduced(rows, reduction)
+    z = normalize(torch.cat([z1, z2]))  # (2N, d)
     logits = z @ z.mT / temperature  # (2N, 2N)
     return softmax_contrast(
         logits, other_view_mask(n, z.device), candidates=~self_mask(2 * n, z.device), reduction=reduction
@@ -380,9 +381,9 @@ def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
     check_shapes(image=(image, "n d"), text=(text, "n d"))
     check_scale(log_scale)
     log_scale = torch.as_tensor(log_scale, dtype=image.dtype, device=image.device)
-    a, b = normalize(image), normalize(text)
     if use_tiles(log_scale):
-        return tiled_contrast(a, b, log_scale.exp(), positive=0).mean()
+        return tiled_contrast(image, text, log_scale.exp(), positive=0).mean()
+    a, b = normalize(image), normalize(text)
     logits = log_scale.exp() * (a @ b.mT)  # (N, N)
     own = self_mask(len(image), image.device)
     return (softmax_contrast(logits, own) + softmax_contrast(logits.mT, own)) / 2

@@ -7,10 +7,12 @@ A contrastive loss is a table of similarities plus two masks: which entries are 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from .by_hand import gradient_by_hand
 from .checks import (
     check_count,
     check_device,
@@ -55,14 +57,71 @@ def normalize(x: Tensor, dim: int = -1) -> Tensor:
         raise ValueError(f"x, dim: expected a tensor that has dimension {dim}, got shape {tuple(x.shape)}")
     if x.numel() == 0 or x.is_meta:
         check_embeddings(ndim=x.ndim, x=x)  # says which
+    if gradient_by_hand():
+        return _Direction.apply(x, dim)[0].to(x.dtype)
     wide = x.to(torch.promote_types(x.dtype, torch.float32))
     length = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
     if torch.compiler.is_compiling() or not math.isfinite(length.detach().sum()):
-        check_embeddings(ndim=x.ndim, x=x)  # NaN or infinity came in, or a square left the range
-        largest = wide.detach().abs().amax(dim, keepdim=True)
-        wide = wide / largest.where(largest > _LARGE, 1.0)  # a factor has no part in a direction, nor in its gradient
+        factor = _factor(wide.detach(), dim)  # has no part in a direction, nor in its gradient
+        wide = wide / factor
         length = torch.linalg.vector_norm(wide, dim=dim, keepdim=True)
     return (wide / length.masked_fill(length <= _SHORTEST, 1.0)).to(x.dtype)
+
+
+def direction(x: Tensor, dim: int = -1, *, in_place: bool = False) -> tuple[Tensor, Tensor]:
+    """Directions as `normalize` makes them, and lengths (1 for a zero vector): for gradients by hand, so without one.
+
+    Args:
+        x: floating, of any shape; half precision is computed in float32.
+        dim: the dimension that holds the vectors.
+        in_place: whether x may be overwritten.
+    """
+    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
+    shortest, longest = torch.aminmax(length)
+    if _SHORTEST < shortest.item() and longest.item() < math.inf:
+        return x.div_(length) if in_place else x / length, length
+    factor = _factor(x, dim)
+    unit = x / factor
+    length = torch.linalg.vector_norm(unit, dim=dim, keepdim=True)
+    unit /= length.masked_fill_(length <= _SHORTEST, 1.0)
+    return unit, length * factor
+
+
+def along_sphere(grad: Tensor, unit: Tensor, length: Tensor, dim: int = -1) -> Tensor:
+    r"""Gradient of x from that of its direction u, :math:`(g - u\,u^\top g)/\lVert x\rVert`; overwrites ``grad``."""
+    along = torch.linalg.vecdot(grad, unit, dim=dim).unsqueeze(dim)
+    return grad.addcmul_(unit, along, value=-1).div_(length)
+
+
+def _factor(x: Tensor, dim: int) -> Tensor:
+    """What to divide vectors by, so that the squares of their entries stay in range: 1 for all but very long ones."""
+    check_embeddings(ndim=x.ndim, x=x)  # NaN or infinity
+    largest = x.abs().amax(dim, keepdim=True)
+    return largest.where(largest > _LARGE, 1.0)
+
+
+class _Direction(torch.autograd.Function):
+    """Directions and lengths; autograd alone would take nine operations for the gradient and keep more."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+        unit, length = direction(x, dim)
+        ctx.save_for_backward(unit, length)  # both are results, so that the gradient can be differentiated again
+        ctx.dim, ctx.dtype = dim, x.dtype
+        ctx.set_materialize_grads(False)
+        return unit, length
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, grad_length: Tensor | None) -> tuple[Tensor | None, None]:
+        unit, length = ctx.saved_tensors
+        found = None
+        if grad is not None:
+            along = torch.linalg.vecdot(grad, unit, dim=ctx.dim).unsqueeze(ctx.dim)
+            found = torch.addcmul(grad, unit, along, value=-1) / length
+        if grad_length is not None:
+            found = unit * grad_length if found is None else torch.addcmul(found, unit, grad_length)
+        return None if found is None else found.to(ctx.dtype), None
 
 
 @full_precision

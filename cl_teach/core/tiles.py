@@ -27,20 +27,22 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
+from .by_hand import gradient_by_hand
 from .checks import check_positive
+from .similarity import along_sphere, direction, normalize
 
 __all__ = ["tiled_contrast", "tiling", "use_tiles"]
 
 # Side of a tile. On the CPU two float32 tiles of 256 x 256 (512 KiB) stay in the second-level cache; a GPU wants few,
 # large launches.
 CPU_TILE, GPU_TILE = 256, 4096
+# A table of up to so many tiles a side is kept whole.
+WHOLE = 2
 # With unit rows every logit lies in [-scale, scale]. Up to this scale all exponentials of a row are within float32's
 # range of one another, and one exponential serves row and column. Beyond it (temperature below 0.025) each side takes
 # its own, relative to its largest.
@@ -74,14 +76,20 @@ def tiling(side: int | None) -> Iterator[None]:
 def use_tiles(temperature: float | Tensor) -> bool:
     """Whether the losses take the tiled path: with one temperature for all pairs, unless `tiling` says otherwise.
 
-    Not inside ``torch.compile``, ``torch.func`` transforms and forward-mode differentiation: there the plain formula
-    is right, and a hand-written backward pass is not.
+    Not where the gradient must be autograd's own, see `cl_teach.core.by_hand`.
     """
     if _choice.get() is None or (isinstance(temperature, Tensor) and temperature.ndim > 0):
         return False
-    if torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active():
-        return False
-    return torch.autograd.forward_ad._current_level < 0
+    return gradient_by_hand()
+
+
+class _Task(NamedTuple):
+    """What a table is asked for; see `tiled_contrast`."""
+
+    stacked: bool
+    positive: int | None
+    skip: tuple[int, ...]
+    labels: Tensor | None
 
 
 def tiled_contrast(
@@ -89,102 +97,130 @@ def tiled_contrast(
     b: Tensor | None = None,
     scale: float | Tensor = 1.0,
     *,
+    stacked: bool = False,
     positive: int | None = None,
     skip: tuple[int, ...] = (),
     labels: Tensor | None = None,
 ) -> Tensor:
     r"""Log-sum of each row's (and column's) candidates, minus the logit of its positive.
 
-    Rows of the table with logits :math:`s_{ij} = \gamma\,a_i^\top b_j` are anchors. Without ``b`` the table is that of
-    ``a`` with itself; with ``b`` every column is an anchor too.
+    Rows of the table with logits :math:`s_{ij} = \gamma\,\hat a_i^\top\hat b_j` are anchors. Without ``b``, and with
+    ``stacked``, the table is symmetric; otherwise every column is an anchor too.
 
     Args:
-        a: ``(n, d)`` floating, no row longer than 1.
-        b: ``(m, d)`` likewise, or None.
+        a: ``(n, d)`` floating, finite, any length (normalized here).
+        b: ``(m, d)`` likewise, or None for the table of ``a`` with itself.
         scale: :math:`\gamma > 0`, one over the temperature; a number or a 0-d tensor, which gets a gradient.
-        positive: the diagonal j - i = positive holds the positives, one for every anchor; without ``b`` it is n / 2,
-            and its mirror image counts too. None leaves the log-sums alone.
+        stacked: the table of all n + m rows with themselves.
+        positive: the diagonal j - i = positive holds the positives, one for every anchor; in a symmetric table it is
+            half its side, and its mirror image counts too. None leaves the log-sums alone.
         skip: diagonals j - i that are no candidates.
-        labels: ``(n,)``; then only pairs of equal label are candidates (without ``b``).
+        labels: one a row of a symmetric table; then only pairs of equal label are candidates.
 
     Returns:
-        ``(n,)``, with ``b`` ``(n + m,)``: rows first. Float16 and bfloat16 are computed in float32 and rounded at the
-        end. A row without candidates gives minus infinity.
+        One number an anchor, rows first: ``(n,)`` without ``b``, else ``(n + m,)``. Float16 and bfloat16 are computed
+        in float32 and rounded at the end. A row without candidates gives minus infinity.
     """
-    if not _choice.get() and max(len(a), 0 if b is None else len(b)) <= _side(a):
-        return _plain(a, b, scale, positive, skip, labels)  # a single tile: nothing to save
-    return _TiledContrast.apply(a, b, scale, positive, skip, labels)
+    return _Contrast.apply(a, b, scale, _Task(stacked, positive, skip, labels))
 
 
-def _side(a: Tensor) -> int:
-    return _choice.get() or (GPU_TILE if a.is_cuda else CPU_TILE)
+class _Contrast(torch.autograd.Function):
+    """From vectors to losses in one step: for a small batch, what autograd notes costs more than what is computed."""
 
-
-class _TiledContrast(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any,
-        a: Tensor,
-        b: Tensor | None,
-        scale: float | Tensor,
-        positive: int | None,
-        skip: tuple[int, ...],
-        labels: Tensor | None,
-    ) -> Tensor:
-        table = _Table(a, b, scale, positive, skip, labels)
-        log_sums = table.log_sums()
-        ctx.save_for_backward(a, b, scale if isinstance(scale, Tensor) else None, log_sums)
-        ctx.number, ctx.rest = None if isinstance(scale, Tensor) else scale, (positive, skip, labels)
-        return (log_sums if positive is None else log_sums - table.positives(positive)).to(a.dtype)
+    def forward(ctx: Any, a: Tensor, b: Tensor | None, scale: float | Tensor, task: _Task) -> Tensor:
+        x, x_length = direction(torch.cat([a, b]), in_place=True) if task.stacked and b is not None else direction(a)
+        y, y_length = (None, None) if task.stacked or b is None else direction(b)
+        losses, kept = _table(x, y, float(scale), task).losses()
+        number = None if isinstance(scale, Tensor) else scale
+        ctx.save_for_backward(a, b, scale if number is None else None, x, x_length, y, y_length, *kept)
+        ctx.number, ctx.task = number, task
+        return losses.to(a.dtype)
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
-        a, b, scale, log_sums = ctx.saved_tensors
-        scale, needed = ctx.number if scale is None else scale, ctx.needs_input_grad[:3]
+        a, b, scale, x, x_length, y, y_length, *kept = ctx.saved_tensors
+        scale, task, wanted = ctx.number if scale is None else scale, ctx.task, ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph=True: the gradient will be differentiated, so autograd must see it
-            inputs = [x for x, wanted in zip((a, b, scale), needed, strict=True) if wanted]
-            found = iter(torch.autograd.grad(_plain(a, b, scale, *ctx.rest), inputs, weights, create_graph=True))
-            return *(next(found) if wanted else None for wanted in needed), None, None, None
-        table = _Table(a, b, scale, *ctx.rest)
-        grad_a, grad_b = table.gradients(weights.to(log_sums.dtype), log_sums)
-        grad_scale = None
-        if needed[2]:  # every pair of a symmetric table stands in two rows of the gradient
-            grad_scale = ((table.a * grad_a).sum() / (2 if b is None else 1) / table.scale).to(scale.dtype)
-        return grad_a.to(a.dtype), None if b is None else grad_b.to(b.dtype), grad_scale, None, None, None
+            inputs = [value for value, want in zip((a, b, scale), wanted, strict=False) if want]
+            found = iter(torch.autograd.grad(_plain(a, b, scale, task), inputs, weights, create_graph=True))
+            return *(next(found) if want else None for want in wanted[:3]), None
+        table = (_Whole if len(kept) == 2 else _Tiles)(x, y, float(scale), task)
+        x_grad, y_grad = table.gradients(weights.to(x.dtype), *kept)
+        scale_grad = None
+        if wanted[2]:  # every pair of a symmetric table stands in two rows of the gradient
+            scale_grad = ((x * x_grad).sum() / (2 if y is None else 1) / scale).to(scale.dtype)
+        a_grad = along_sphere(x_grad, x, x_length).to(a.dtype)
+        if task.stacked:
+            return a_grad[: len(a)], a_grad[len(a) :], scale_grad, None
+        b_grad = None if y_grad is None else along_sphere(y_grad, y, y_length).to(b.dtype)
+        return a_grad, b_grad, scale_grad, None
 
 
-class _Table:
-    """The table of logits, never written out: where its tiles are, and what happens to each."""
+def _side(x: Tensor) -> int:
+    return _choice.get() or (GPU_TILE if x.is_cuda else CPU_TILE)
 
-    def __init__(
-        self,
-        a: Tensor,
-        b: Tensor | None,
-        scale: float | Tensor,
-        positive: int | None,
-        skip: tuple[int, ...],
-        labels: Tensor | None,
-    ) -> None:
-        wide = torch.promote_types(a.dtype, torch.float32)
-        self.symmetric = b is None
-        self.scale = float(scale)
-        self.a = a.detach().to(wide)
-        self.b = self.a if b is None else b.detach().to(wide)
-        self.positive, self.skip, self.labels = positive, skip, labels
-        self.diagonals = () if positive is None else (positive, -positive) if self.symmetric else (positive,)
-        self.side = _side(a)
-        self.narrow = self.scale <= ONE_EXPONENTIAL
+
+def _table(x: Tensor, y: Tensor | None, scale: float, task: _Task) -> _Whole | _Tiles:
+    """Whole, if it is small, and one exponential serves row and column; else in tiles."""
+    small = max(len(x), 0 if y is None else len(y)) <= WHOLE * _side(x) and not _choice.get()
+    if small and scale <= ONE_EXPONENTIAL and task.labels is None:
+        return _Whole(x, y, scale, task)
+    return _Tiles(x, y, scale, task)
+
+
+class _Whole:
+    """A small table. Its exponentials are kept, nothing is computed again."""
+
+    def __init__(self, x: Tensor, y: Tensor | None, scale: float, task: _Task) -> None:
+        self.x, self.y, self.scale, self.positive, self.skip = x, y, scale, task.positive, task.skip
+
+    def losses(self) -> tuple[Tensor, tuple[Tensor, Tensor]]:
+        """One loss an anchor; what to keep: the sum of its exponentials, and the table of them."""
+        table = (self.x @ (self.x if self.y is None else self.y).mT).mul_(self.scale)
+        own = None if self.positive is None else table.diagonal(self.positive).clone()
+        for k in self.skip:
+            table.diagonal(k).fill_(-math.inf)
+        table.exp_()
+        sums = table.sum(1) if self.y is None else torch.cat([table.sum(1), table.sum(0)])
+        losses = sums.log()
+        if own is not None:
+            losses.view(2, -1).sub_(own)
+        return losses, (sums, table)
+
+    def gradients(self, weights: Tensor, sums: Tensor, table: Tensor) -> tuple[Tensor, Tensor | None]:
+        """With respect to x and y, for one weight an anchor."""
+        weights = weights * self.scale  # a logit is the scale times a cosine
+        share, n = weights / sums, len(self.x)
+        weight = share[:n, None] + (share if self.y is None else share[n:])  # as anchor and as candidate
+        weight *= table
+        if self.positive is not None:  # before the product: a pair that is nearly right then loses no digits
+            pull = weights.view(2, -1).sum(0)
+            weight.diagonal(self.positive).sub_(pull)
+            if self.y is None:
+                weight.diagonal(-self.positive).sub_(pull)
+        return (weight @ self.x, None) if self.y is None else (weight @ self.y, weight.mT @ self.x)
+
+
+class _Tiles:
+    """A table that is never written out: where its tiles are, and what happens to each."""
+
+    def __init__(self, x: Tensor, y: Tensor | None, scale: float, task: _Task) -> None:
+        self.symmetric = y is None
+        self.x, self.y = x, x if y is None else y
+        self.scale, self.side, self.narrow = scale, _side(x), scale <= ONE_EXPONENTIAL
+        self.positive, self.skip, self.labels = task.positive, task.skip, task.labels
 
     def tiles(self) -> Iterator[tuple[slice, slice]]:
         """Rows and columns of every tile that has to be visited."""
-        n, m, side = len(self.a), len(self.b), self.side
+        n, m, side = len(self.x), len(self.y), self.side
         for i in range(0, n, side):
             for j in range(i if self.symmetric else 0, m, side):
                 yield slice(i, min(i + side, n)), slice(j, min(j + side, m))
 
-    def logits(self, rows: slice, columns: slice, scaled: Tensor) -> Tensor:
+    def logits(self, rows: slice, columns: slice) -> Tensor:
         """One tile of logits; minus infinity where a pair is no candidate."""
-        tile = scaled[rows] @ self.b[columns].mT
+        tile = (self.x[rows] * self.scale) @ self.y[columns].mT
         for k in self.skip:
             if (diagonal := _diagonal(tile, k, rows, columns)) is not None:
                 diagonal.fill_(-math.inf)
@@ -194,20 +230,19 @@ class _Table:
 
     def log_sums(self) -> Tensor:
         """``(n,)`` or ``(n + m,)`` log-sums of the candidates."""
-        n = len(self.a)
-        size = n if self.symmetric else n + len(self.b)
-        sums = self.a.new_zeros(size)
-        largest = None if self.narrow else self.a.new_full((size,), torch.finfo(self.a.dtype).min)
-        scaled = self.a * self.scale
+        n = len(self.x)
+        size = n if self.symmetric else n + len(self.y)
+        sums = self.x.new_zeros(size)
+        largest = None if self.narrow else self.x.new_full((size,), torch.finfo(self.x.dtype).min)
         for rows, columns in self.tiles():
-            tile = self.logits(rows, columns, scaled)
+            tile = self.logits(rows, columns)
             sides = [(rows, 1)]
             if not self.symmetric:
                 sides.append((slice(n + columns.start, n + columns.stop), 0))
             elif rows != columns:
                 sides.append((columns, 0))
             if largest is None:
-                tile.sub_(self.scale).exp_()
+                tile.exp_()
                 for anchors, dim in sides:
                     sums[anchors] += tile.sum(dim)
                 continue
@@ -215,46 +250,48 @@ class _Table:
                 old, new = largest[anchors], torch.maximum(largest[anchors], tile.amax(dim))
                 sums[anchors] = sums[anchors] * (old - new).exp_() + _exp(tile - new.unsqueeze(dim)).sum(dim)
                 largest[anchors] = new
-        return sums.log_().add_(self.scale if largest is None else largest)
+        return sums.log_() if largest is None else sums.log_().add_(largest)
 
-    def positives(self, k: int) -> Tensor:
-        """Logits of the positives on diagonal k, in the order of the anchors."""
-        own = torch.linalg.vecdot(self.a[: len(self.a) - k], self.b[k:]) * self.scale
-        return own.repeat(2)
+    def losses(self) -> tuple[Tensor, tuple[Tensor]]:
+        """One loss an anchor; what to keep: the log-sums."""
+        log_sums, k = self.log_sums(), self.positive
+        if k is None:
+            return log_sums.clone(), (log_sums,)
+        own = torch.linalg.vecdot(self.x[: len(self.x) - k], self.y[k:]) * self.scale
+        return log_sums - own.repeat(2), (log_sums,)
 
-    def gradients(self, weights: Tensor, log_sums: Tensor) -> tuple[Tensor, Tensor]:
-        """Gradients with respect to a and b for one weight an anchor."""
-        n = len(self.a)
+    def gradients(self, weights: Tensor, log_sums: Tensor) -> tuple[Tensor, Tensor | None]:
+        """With respect to x and y, for one weight an anchor."""
+        n = len(self.x)
         w_rows, l_rows = weights[:n], log_sums[:n]
         w_columns, l_columns = (w_rows, l_rows) if self.symmetric else (weights[n:], log_sums[n:])
-        grad_a = torch.zeros_like(self.a)
-        grad_b = grad_a if self.symmetric else torch.zeros_like(self.b)
+        x_grad = torch.zeros_like(self.x)
+        y_grad = x_grad if self.symmetric else torch.zeros_like(self.y)
+        k = self.positive
+        pulls = () if k is None else (k, -k) if self.symmetric else (k,)
         if self.narrow:
-            u = w_rows * (self.scale - l_rows).exp_()
-            v = u if self.symmetric else w_columns * (self.scale - l_columns).exp_()
-        scaled = self.a * self.scale
+            u = w_rows * (-l_rows).exp_()
+            v = u if self.symmetric else w_columns * (-l_columns).exp_()
         for rows, columns in self.tiles():
-            tile = self.logits(rows, columns, scaled)
+            tile = self.logits(rows, columns)
             if self.narrow:
-                tile.sub_(self.scale).exp_().mul_(u[rows, None] + v[columns])
+                tile.exp_().mul_(u[rows, None] + v[columns])
             else:
                 tile = (
                     _exp(tile - l_rows[rows, None])
                     .mul_(w_rows[rows, None])
                     .add_(_exp(tile - l_columns[columns]).mul_(w_columns[columns]))
                 )
-            for k in self.diagonals:  # before the product: a pair that is nearly right then loses no digits
+            for k in pulls:  # before the product, as above
                 if (diagonal := _diagonal(tile, k, rows, columns)) is not None:
                     first = max(rows.start, columns.start - k)
                     i = slice(first, first + len(diagonal))
                     diagonal.sub_(w_rows[i] + w_columns[i.start + k : i.stop + k])
-            grad_a[rows].addmm_(tile, self.b[columns])
+            x_grad[rows].addmm_(tile, self.y[columns])
             if not (self.symmetric and rows == columns):
-                grad_b[columns].addmm_(tile.mT, self.a[rows])
-        grad_a *= self.scale
-        if not self.symmetric:
-            grad_b *= self.scale
-        return grad_a, grad_b
+                y_grad[columns].addmm_(tile.mT, self.x[rows])
+        x_grad *= self.scale
+        return x_grad, None if self.symmetric else y_grad.mul_(self.scale)
 
 
 def _exp(x: Tensor) -> Tensor:
@@ -268,41 +305,18 @@ def _diagonal(tile: Tensor, k: int, rows: slice, columns: slice) -> Tensor | Non
     return tile.diagonal(offset) if -tile.shape[0] < offset < tile.shape[1] else None
 
 
-def _plain(
-    a: Tensor,
-    b: Tensor | None,
-    scale: float | Tensor,
-    positive: int | None,
-    skip: tuple[int, ...],
-    labels: Tensor | None,
-) -> Tensor:
-    """The same numbers from the full table: for small batches, and for whoever differentiates twice."""
+def _plain(a: Tensor, b: Tensor | None, scale: float | Tensor, task: _Task) -> Tensor:
+    """The same numbers as autograd would have them, for whoever differentiates twice."""
     wide = torch.promote_types(a.dtype, torch.float32)
-    rows, columns = a.to(wide), a.to(wide) if b is None else b.to(wide)
-    mask, targets = _mask_and_targets(len(rows), len(columns), skip, positive, wide, a.device)
-    if isinstance(scale, Tensor):
-        logits = torch.addmm(mask, rows * scale, columns.mT)
-    else:  # one operation less
-        logits = torch.addmm(mask, rows, columns.mT, alpha=scale)
-    if labels is not None:
-        logits = logits.masked_fill(labels[:, None] != labels, -math.inf)
-    sides = [logits] if b is None else [logits, logits.mT]
-    if positive is None:
-        losses = [side.logsumexp(1) for side in sides]
-    else:
-        losses = [F.cross_entropy(side, targets, reduction="none") for side in sides]
-    return (losses[0] if b is None else torch.cat(losses)).to(a.dtype)
-
-
-@lru_cache(maxsize=16)
-def _mask_and_targets(
-    n: int, m: int, skip: tuple[int, ...], positive: int | None, dtype: torch.dtype, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    """What is added to the logits, minus infinity on the skipped diagonals, and the column of each row's positive."""
-    with torch.inference_mode(False):  # to be kept, it must be an ordinary tensor
-        gap = torch.arange(m, device=device) - torch.arange(n, device=device)[:, None]
-        mask = torch.zeros(n, m, dtype=dtype, device=device)
-        for k in skip:
-            mask[gap == k] = -math.inf
-        targets = torch.arange(n, device=device)
-        return mask, targets if not positive else targets.roll(positive)
+    parts = [normalize(part.to(wide)) for part in (a, b) if part is not None]
+    x = torch.cat(parts) if task.stacked else parts[0]
+    y = x if task.stacked else parts[-1]
+    logits = scale * (x @ y.mT)
+    gap = torch.arange(len(y), device=a.device) - torch.arange(len(x), device=a.device)[:, None]
+    left_out = torch.isin(gap, torch.tensor(task.skip, device=a.device))
+    if task.labels is not None:
+        left_out |= task.labels[:, None] != task.labels
+    candidates = logits.masked_fill(left_out, -math.inf)
+    sums = [candidates.logsumexp(1)] if y is x else [candidates.logsumexp(1), candidates.logsumexp(0)]
+    own = 0.0 if task.positive is None else logits.diagonal(task.positive).repeat(2)
+    return (torch.cat(sums) - own).to(a.dtype)

@@ -65,18 +65,22 @@ def decoupled_terms(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1) -
         z2: ``(N, d)`` second views.
         temperature: greater than 0.
     """
-    check_shapes(z1=(z1, "N d"), z2=(z2, "N d"))
-    check_temperature(temperature)
-    check_batch(len(z1), 2, name="z1, z2", why="to have a negative")
+    _check_views(z1, z2, temperature)
     n = len(z1)
-    z = normalize(torch.cat([z1, z2]))  # (2N, d)
     if use_tiles(temperature):  # the same numbers without the table
-        positive = ((z[:n] * z[n:]).sum(1) / temperature).repeat(2)
-        return DecoupledTerms(positive, tiled_contrast(z, scale=1 / temperature, skip=(0, n, -n)))
+        positive = ((normalize(z1) * normalize(z2)).sum(1) / temperature).repeat(2)
+        return DecoupledTerms(positive, tiled_contrast(z1, z2, 1 / temperature, stacked=True, skip=(0, n, -n)))
+    z = normalize(torch.cat([z1, z2]))  # (2N, d)
     logits = z @ z.mT / temperature  # (2N, 2N)
     same_sample = self_mask(n, z.device).repeat(2, 2)  # the anchor itself and its positive
     positive = logits.diagonal(n).repeat(2)  # (2N,), the same number for both directions
     return DecoupledTerms(positive, logits.masked_fill(same_sample, -math.inf).logsumexp(1))
+
+
+def _check_views(z1: Tensor, z2: Tensor, temperature: float | Tensor) -> None:
+    check_shapes(z1=(z1, "N d"), z2=(z2, "N d"))
+    check_temperature(temperature)
+    check_batch(len(z1), 2, name="z1, z2", why="to have a negative")
 
 
 @full_precision
@@ -102,6 +106,11 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1, *, reduction:
         6.0
     """
     check_choice(REDUCTIONS, reduction=reduction)
+    _check_views(z1, z2, temperature)
+    if use_tiles(temperature):  # as NT-Xent, with the positives' diagonals left out too
+        n = len(z1)
+        rows = tiled_contrast(z1, z2, 1 / temperature, stacked=True, positive=n, skip=(0, n, -n))
+        return reduce(rows, reduction)
     terms = decoupled_terms(z1, z2, temperature)
     return reduce(terms.negatives - terms.positive, reduction)
 
