@@ -10,7 +10,7 @@ from torch import Tensor
 from .checks import check_count, check_generator, check_labels, check_shapes, finite_result
 from .precision import full_precision
 
-__all__ = ["draw_gaussians", "local_outlier_factor"]
+__all__ = ["covariance_roots", "draw_by_roots", "draw_gaussians", "local_outlier_factor"]
 
 # Added to the mean reach in the outlier factor: duplicates would be infinitely dense.
 _REACH = 1e-10
@@ -60,13 +60,29 @@ def draw_gaussians(means: Tensor, covs: Tensor, labels: Tensor, *, generator: to
         ``(n, m)``.
     """
     check_shapes(means=(means, "k m"), covs=(covs, "k m m"))
+    return finite_result(draw_by_roots(means, covariance_roots(covs), labels, generator=generator), covs=covs)
+
+
+@full_precision
+def covariance_roots(covs: Tensor) -> Tensor:
+    """Of each covariance ``(K, m, m)`` an R with R R^T = covariance, by `draw_by_roots` a way to draw from it.
+
+    Negative eigenvalues count as 0.
+    """
+    check_shapes(covs=(covs, "k m m"))
+    values, vectors = torch.linalg.eigh(covs)
+    return vectors * values.clamp_min(0).sqrt()[:, None, :]
+
+
+@full_precision
+def draw_by_roots(means: Tensor, roots: Tensor, labels: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    """`draw_gaussians` where `covariance_roots` are known; who draws in every step takes them once."""
+    check_shapes(means=(means, "k m"), roots=(roots, "k m m"))
     labels = check_labels(labels, num_classes=len(means))
     check_generator(generator)
-    values, vectors = torch.linalg.eigh(covs)
-    root = vectors * values.clamp_min(0).sqrt()[:, None, :]  # (K, m, m), root root^T is the covariance
     noise = torch.randn(len(labels), means.shape[1], generator=generator, dtype=torch.float64)
     drawn, noise = means[labels], noise.to(means)
     for k in labels.unique():
         rows = labels == k
-        drawn[rows] += noise[rows] @ root[k].mT
-    return finite_result(drawn, means=means, covs=covs)
+        drawn[rows] += noise[rows] @ roots[k].mT
+    return finite_result(drawn, means=means, roots=roots)

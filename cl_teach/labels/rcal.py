@@ -54,7 +54,7 @@ from ..core.checks import (
 )
 from ..core.draws import draw_beta
 from ..core.frozen import evaluating
-from ..core.gaussians import draw_gaussians, local_outlier_factor
+from ..core.gaussians import covariance_roots, draw_by_roots, local_outlier_factor
 from ..core.precision import full_precision
 from ..core.pseudo_labels import count_classes
 from ..models.apply import apply_network, weight_dtype
@@ -337,6 +337,13 @@ class RCAL(nn.Module):
         self.register_buffer("means", repaired.means)
         self.register_buffer("covs", repaired.covs)
         self.register_buffer("missing", sizes.max() - sizes)
+        self._known: tuple[Tensor, int, Tensor] | None = None  # covariances, their version, their roots
+
+    def _roots(self) -> Tensor:
+        """Of the covariances, decomposed anew only where they have changed."""
+        if self._known is None or self._known[0] is not self.covs or self._known[1] != self.covs._version:
+            self._known = (self.covs, self.covs._version, covariance_roots(self.covs))
+        return self._known[2]
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits."""
@@ -371,6 +378,6 @@ class RCAL(nn.Module):
             return RCALTerms(real, real, torch.zeros_like(real))
         classes = self.missing.double().cpu().multinomial(count, replacement=True, generator=generator)
         classes = classes.to(self.means.device)
-        invented = draw_gaussians(self.means, self.covs, classes, generator=generator)
+        invented = draw_by_roots(self.means, self._roots(), classes, generator=generator)
         drawn = F.cross_entropy(self._classify(invented).float(), classes)
         return RCALTerms(real + self.drawn_weight * drawn, real, drawn)

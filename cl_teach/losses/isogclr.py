@@ -50,7 +50,7 @@ from ..core.checks import (
     check_type,
 )
 from ..core.precision import full_precision
-from ..core.similarity import normalize, self_mask
+from ..core.similarity import normalize
 
 __all__ = ["ISogCLR", "ImageTextISogCLR", "SogCLR", "negative_similarities", "robust_objective"]
 
@@ -73,8 +73,15 @@ def negative_similarities(z1: Tensor, z2: Tensor) -> tuple[Tensor, Tensor]:
     check_batch(b, 2, name="z1, z2", why="to have a negative")
     z = normalize(torch.cat([z1, z2]))  # (2B, d)
     similarity = z @ z.mT  # (2B, 2B)
-    others = ~self_mask(b, z.device).repeat(2, 2)
-    return similarity[others].view(2, b, 2 * (b - 1)), similarity.diagonal(b)
+    views = similarity.view(2, b, 2, b).transpose(1, 2)  # of anchor, of the other; (2, 2, B, B)
+    return _off_diagonal(views).transpose(1, 2).flatten(2), similarity.diagonal(b)
+
+
+def _off_diagonal(tables: Tensor) -> Tensor:
+    """``(..., B, B)`` without their diagonals, ``(..., B, B - 1)``; an index list would be larger than the table."""
+    b = tables.shape[-1]
+    # Behind the first entry a diagonal one stands at the end of every B + 1.
+    return tables.flatten(-2)[..., 1:].unflatten(-1, (b - 1, b + 1))[..., :-1].reshape(*tables.shape[:-1], b - 1)
 
 
 @full_precision
@@ -364,6 +371,5 @@ def _cosines(image: Tensor, text: Tensor) -> Tensor:
 
 def _leads(similarity: Tensor) -> Tensor:
     """By how much each negative leads the positive: ``(1, B, B - 1)`` of ``(B, B)``."""
-    b = len(similarity)
     h = similarity - similarity.diagonal()[:, None]
-    return h[~self_mask(b, h.device)].view(1, b, b - 1)
+    return _off_diagonal(h[None])

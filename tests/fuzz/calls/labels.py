@@ -57,6 +57,8 @@ CALLS = {
     # core
     gaussians.local_outlier_factor: lambda: dict(z=normal(7, 3), n_neighbors=3),
     gaussians.draw_gaussians: lambda: dict(means=normal(3, 2), covs=covs(), labels=Y, generator=generator()),
+    gaussians.covariance_roots: lambda: dict(covs=covs()),
+    gaussians.draw_by_roots: lambda: dict(means=normal(3, 2), roots=normal(3, 2, 2), labels=Y, generator=generator()),
     moco.MoCo: lambda: dict(
         encoder=nn.Linear(4, 3), head=nn.Linear(3, 2), dim=2, size=8, momentum=0.9, temperature=0.2
     ),

@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 from unit_helpers import draw
 
-from cl_teach.core.gaussians import draw_gaussians, local_outlier_factor
+from cl_teach.core.gaussians import covariance_roots, draw_by_roots, draw_gaussians, local_outlier_factor
 from cl_teach.datasets.imperfect import flip_labels, noise_transition, polluted_moments
 from cl_teach.labels.rcal import RCAL, calibrate_tails, classifier_loss, head_classes, robust_gaussians
 
@@ -164,6 +164,24 @@ def test_drawn_features_have_the_given_moments_even_where_the_covariance_is_sing
     assert torch.allclose(z.mean(0), MEANS[1], atol=0.05)
     assert torch.allclose(z.T.cov(), flat[0], atol=0.1)
     assert torch.linalg.matrix_rank(z - MEANS[1], rtol=1e-6) == 1
+
+
+def test_draws_by_roots_are_the_same_draws():
+    labels, noise = torch.tensor([3, 0, 3, 1]), [torch.Generator().manual_seed(0) for _ in range(2)]
+    roots = covariance_roots(COVS)
+    assert torch.allclose(roots @ roots.mT, COVS)
+    drawn = draw_by_roots(MEANS, roots, labels, generator=noise[0])
+    assert torch.equal(drawn, draw_gaussians(MEANS, COVS, labels, generator=noise[1]))
+
+
+def test_changed_covariances_change_what_is_drawn():
+    z, _, noisy, _ = polluted_classes(0)
+    net, rows = network(z, noisy), torch.arange(len(z))
+    first, again, wider = (
+        (net.covs.mul_(factor), net.loss(z, noisy, rows, generator=torch.Generator().manual_seed(0)).drawn)[1].item()
+        for factor in (1, 1, 100)
+    )
+    assert first == again and wider != first
 
 
 def test_classifier_loss_equals_the_loops():
