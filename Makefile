@@ -17,6 +17,7 @@ JOBS   ?= $(shell nproc 2>/dev/null || sysctl -n hw.ncpu 2>/dev/null || echo 2)
 ONLY   ?=
 URL    ?=
 TITLE  ?=
+ALONE  ?=
 HTML   := _build/html/index.html
 
 export PYTHONHASHSEED := 0
@@ -26,7 +27,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint method fuzz format unit nbval browser chapters evidence bench colab colab-image links archive pdf workflows report assignments address wheel lock clean
+.PHONY: help book test lint method fuzz format unit nbval browser chapters evidence bench colab colab-image links archive pdf slides workflows report assignments address wheel lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
@@ -155,6 +156,9 @@ archive: book ## the book as one zip file to read offline
 
 pdf: book ## the book as one PDF with outline, links and page numbers (needs Chromium)
 	@$(PY) tools/make_pdf.py
+
+slides: room $(READY) ## slides for lectures from the chapters' cells (ONLY=... for one, ALONE=1: each file complete by itself)
+	@$(PY) tools/make_slides.py $(if $(ALONE),--alone) $(ONLY)
 
 links: $(READY) ## ask every outside address in the book whether it is still there (needs the network)
 	@$(PY) tools/survey_pages.py
