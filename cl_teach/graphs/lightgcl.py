@@ -52,11 +52,11 @@ from ..core.checks import (
     check_type,
     finite_result,
 )
-from ..core.contrast import check_temperature, softmax_contrast
+from ..core.contrast import check_temperature
 from ..core.interactions import draw_unseen
 from ..core.precision import full_precision
 from ..core.ranking import bpr
-from ..core.similarity import cosine_similarity, self_mask
+from ..core.similarity import normalize
 from ..models.graph import normalize_interactions
 
 Batch = tuple[Tensor, Tensor, Tensor]
@@ -79,6 +79,8 @@ __all__ = [
 CLIP, EPSILON = 5.0, 1e-8
 # Squares and products of such numbers, summed over layers, stay in the range of float32.
 LARGEST = 1e12
+# One entry of a sparse matrix costs as much as about ten of a dense one.
+SPARSE = 16
 
 
 class LowRank(NamedTuple):
@@ -195,10 +197,11 @@ def propagate(
     check_count(layers=layers)
     check_in_range(-1, 1, slope=slope)
     check_flag(residual=residual)
+    graph = _without_zeros(adjacency)
     carried, local, global_ = [tables], [], []
     for _ in range(layers):
         e = carried[-1]
-        z = Sides(adjacency @ e.items, adjacency.mT @ e.users)
+        z = Sides(graph @ e.items, graph.t() @ e.users)
         g = Sides((view.u * view.s) @ (view.v.mT @ e.items), (view.v * view.s) @ (view.u.mT @ e.users))
         z, g = (Sides(*(F.leaky_relu(x, slope) for x in side)) for side in (z, g))
         local.append(z)
@@ -207,6 +210,12 @@ def propagate(
     last = torch.cat([carried[-1].users, carried[-1].items, global_[-1].users, global_[-1].items])
     finite_result(last, tables=users, adjacency=adjacency, layers=layers)
     return Layers(carried, local, global_)
+
+
+def _without_zeros(adjacency: Tensor) -> Tensor:
+    """A matrix with few entries as a sparse one, which multiplies faster; a table that wants a gradient stays one."""
+    few = not adjacency.requires_grad and SPARSE * int(adjacency.count_nonzero()) < adjacency.numel()
+    return adjacency.to_sparse() if few else adjacency
 
 
 @full_precision
@@ -256,8 +265,8 @@ def layerwise_contrast(
         ids = check_labels(ids, name=name, num_classes=len(layers.carried[0][side]))
         total = layers.carried[0][side].new_zeros(())
         for z, g in zip(layers.local, layers.global_, strict=True):
-            logits = cosine_similarity(z[side][ids], g[side][ids]) / temperature  # (B, B)
-            total = total + softmax_contrast(logits, self_mask(len(ids), logits.device), reduction=reduction)
+            logits = normalize(z[side][ids]) / temperature @ normalize(g[side][ids]).mT  # (B, B)
+            total = total + F.cross_entropy(logits, torch.arange(len(ids), device=ids.device), reduction=reduction)
         sides.append(total)
     return Sides(*sides)
 
@@ -296,13 +305,14 @@ def lightgcl(
         for i, (ids, n) in enumerate(zip(batch, sizes, strict=True))
     )
     e, g, items = layers.local_sum(), layers.global_sum(), torch.cat([met, unseen])
-    if form == "layerwise":
-        sides = layerwise_contrast(layers, users.unique(), items.unique(), temperature, reduction="mean")
-    else:
-        sides = Sides(
-            inner_product_contrast(g.users, e.users, users, temperature),
-            inner_product_contrast(g.items, e.items, items, temperature),
-        )
+    with torch.set_grad_enabled(torch.is_grad_enabled() and weight > 0):  # without a weight it is only measured
+        if form == "layerwise":
+            sides = layerwise_contrast(layers, users.unique(), items.unique(), temperature, reduction="mean")
+        else:
+            sides = Sides(
+                inner_product_contrast(g.users, e.users, users, temperature),
+                inner_product_contrast(g.items, e.items, items, temperature),
+            )
     contrast = sides.users + sides.items
     recommendation = bpr(e.users[users], e.items[met], e.items[unseen])
     norms = torch.stack([table.square().sum() for table in layers.carried[0]]).sum()
