@@ -149,8 +149,7 @@ def amcl(
     check_batch(rows // 2, 2, name="heads (samples)", why="to have a negative")
     z = normalize(heads)
     similarity = z @ z.mT  # (C, 2N, 2N)
-    own = (_other_views(table) for table in (similarity, temperatures))  # (C, 2N) each
-    attraction = _scores(*own, dim, beta)
+    attraction = _scores(_other_views(similarity), _other_views(temperatures), dim, beta)  # (C, 2N)
     no_negative = other_view_mask(rows // 2, z.device) | self_mask(rows, z.device)
     repulsion = _repulsion(similarity, temperatures, dim, beta, form, min(topk, rows - 2), no_negative)  # (C, 2N)
     return reduce((repulsion - attraction).sum(0), reduction)
