@@ -34,15 +34,16 @@ from torch import Tensor
 
 from .by_hand import gradient_by_hand
 from .checks import check_positive
+from .fastest import fastest
 from .similarity import along_sphere, direction, normalize
 
 __all__ = ["tiled_contrast", "tiling", "use_tiles"]
 
-# Side of a tile. On the CPU two float32 tiles of 256 x 256 (512 KiB) stay in the second-level cache; a GPU wants few,
-# large launches.
-CPU_TILE, GPU_TILE = 256, 4096
-# A table of up to so many tiles a side is kept whole.
-WHOLE = 2
+# Sides of a tile to choose from, the usual one first. On a CPU two float32 tiles of 256 x 256 (512 KiB) stay in most
+# second-level caches; a GPU wants few, large launches. Which is the fastest is measured at first use.
+CPU_SIDES, GPU_SIDES = (256, 128, 512), (4096, 2048, 8192)
+# A table of up to so many rows and columns is kept whole.
+WHOLE = 512
 # With unit rows every logit lies in [-scale, scale]. Up to this scale all exponentials of a row are within float32's
 # range of one another, and one exponential serves row and column. Beyond it (temperature below 0.025) each side takes
 # its own, relative to its largest.
@@ -157,16 +158,30 @@ class _Contrast(torch.autograd.Function):
         return a_grad, b_grad, scale_grad, None
 
 
-def _side(x: Tensor) -> int:
-    return _choice.get() or (GPU_TILE if x.is_cuda else CPU_TILE)
-
-
 def _table(x: Tensor, y: Tensor | None, scale: float, task: _Task) -> _Whole | _Tiles:
     """Whole, if it is small, and one exponential serves row and column; else in tiles."""
-    small = max(len(x), 0 if y is None else len(y)) <= WHOLE * _side(x) and not _choice.get()
+    small = max(len(x), 0 if y is None else len(y)) <= WHOLE and not _choice.get()
     if small and scale <= ONE_EXPONENTIAL and task.labels is None:
         return _Whole(x, y, scale, task)
     return _Tiles(x, y, scale, task)
+
+
+def _side(x: Tensor) -> int:
+    """The chosen side of a tile, or the fastest."""
+    if side := _choice.get():
+        return side
+    if x.is_cuda:
+        return fastest("side of a tile", GPU_SIDES, lambda side: _try(side, 16384, x.device), x.device)
+    return fastest("side of a tile", CPU_SIDES, lambda side: _try(side, 2048, x.device), x.device)
+
+
+@torch.no_grad()
+def _try(side: int, n: int, device: torch.device) -> None:
+    """One pass over a table of n random rows."""
+    x, _ = direction(torch.randn(n, 128, generator=torch.Generator().manual_seed(0)).to(device))
+    with tiling(side):
+        table = _Tiles(x, None, 10.0, _Task(True, n // 2, (0,), None))
+        table.gradients(torch.full((n,), 1 / n, device=device), *table.losses()[1])
 
 
 class _Whole:
