@@ -25,7 +25,8 @@ MASTERS = ROOT / "assignments"
 STUDENT, BUILD = MASTERS / "student", ROOT / "_build" / "assignments"
 
 # The same for all assignments. Tests raise exceptions and lie in files: results parsed from stored outputs break when
-# outputs are stripped, and Colab drops what is stored in a notebook's metadata.
+# outputs are stripped, and Colab drops what is stored in a notebook's metadata. The requirements are what Gradescope's
+# container installs beside the grader: hidden tests compare with the book's package.
 CONFIGURATION = """\
 # ASSIGNMENT CONFIG
 name: {name}
@@ -35,6 +36,9 @@ python_version: 3.11
 tests:
     files: true
     ok_format: false
+requirements:
+    - {torch}
+    - cl-teach @ {address}/archive/refs/heads/main.zip
 generate:
     pdf: false
     show_hidden: true
@@ -61,10 +65,10 @@ grader = otter.Notebook("{name}.ipynb")\
 """
 
 
-def otter_pin() -> str:
-    """The pinned grader, from requirements.txt, so that students get what the tests ran with."""
+def pin(package: str) -> str:
+    """A pinned line of requirements.txt, so that students and graders get what the tests ran with."""
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    return next(line.strip() for line in lines if line.startswith("otter-grader=="))
+    return next(line.strip() for line in lines if line.startswith(f"{package}=="))
 
 
 def names() -> list[str]:
@@ -75,12 +79,13 @@ def names() -> list[str]:
 def master_notebook(name: str) -> nbformat.NotebookNode:
     """The master with its first code cell, as Otter wants it."""
     notebook = jupytext.read(MASTERS / f"{name}.py")
-    first = nbformat.v4.new_code_cell(FIRST_CELL.format(address=current(), name=name, otter=otter_pin()))
+    first = nbformat.v4.new_code_cell(FIRST_CELL.format(address=current(), name=name, otter=pin("otter-grader")))
     notebook.cells.insert(1, first)  # after the introduction
     for cell in notebook.cells:
         if cell.cell_type == "raw":  # reading took the comment signs away, by which Otter knows its markers
             cell["source"] = f"# {cell['source']}"
-    notebook.cells.insert(0, nbformat.v4.new_raw_cell(CONFIGURATION.format(name=name)))
+    configuration = CONFIGURATION.format(name=name, torch=pin("torch"), address=current())
+    notebook.cells.insert(0, nbformat.v4.new_raw_cell(configuration))
     for number, cell in enumerate(notebook.cells):
         cell["id"] = f"cell-{number:03d}"
     notebook.metadata = {
