@@ -381,20 +381,41 @@ def places(path: Path) -> dict[str, int]:
         return {name.lstrip("/"): numbers[goal[0].objgen] for name, goal in pdf.Root.get("/Dests", {}).items()}
 
 
-def pack(path: Path) -> int:
-    """Store the many small objects of a PDF together, compressed, which takes a third off; returns its pages."""
+def pack(path: Path, titles: Sequence[str] = ()) -> int:
+    """Name the entries of a PDF's outline, and store its many small objects together; returns its pages.
+
+    Chromium says the title of a heading twice if it first stood at the end of a sheet, and nothing of formulas in it.
+
+    Args:
+        path: the file, which is written again, a third lighter.
+        titles: of all headings in their order; left alone if the outline has another number of entries.
+    """
     import pikepdf
 
     with pikepdf.open(path, allow_overwriting_input=True) as pdf:
+        with pdf.open_outline() as outline:
+            entries = list(_entries(outline.root))
+            for depth, entry in entries:
+                entry.is_closed = depth > 0  # parts and their chapters are shown, sections on demand
+            if len(entries) == len(titles):
+                for (_, entry), title in zip(entries, titles, strict=True):
+                    entry.title = title
         pdf.save(path, object_stream_mode=pikepdf.ObjectStreamMode.generate)
         return len(pdf.pages)
+
+
+def _entries(items: Sequence[Any], depth: int = 0) -> Iterator[tuple[int, Any]]:
+    for item in items:
+        yield depth, item
+        yield from _entries(item.children, depth + 1)
 
 
 def print_pdf(document: Path, pdf: Path) -> dict[str, Any]:
     """Print a document with Chromium, twice: the second time the contents know the pages.
 
     Returns:
-        numbers of formulas and of narrowed things, what is still too wide, and the pages that the contents name.
+        numbers of formulas and of narrowed things, what is still too wide, the titles of all headings, and the pages
+        that the contents name.
     """
     from playwright.sync_api import sync_playwright
 
@@ -408,6 +429,7 @@ def print_pdf(document: Path, pdf: Path) -> dict[str, Any]:
         page.goto(document.as_uri(), wait_until="load")
         formulas = page.evaluate((PAPER / "name_formulas.js").read_text(encoding="utf-8"))
         report = page.evaluate((PAPER / "fit.js").read_text(encoding="utf-8"))
+        titles = page.evaluate((PAPER / "titles.js").read_text(encoding="utf-8"))
 
         def write() -> None:
             page.pdf(path=pdf, prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
@@ -420,7 +442,7 @@ def print_pdf(document: Path, pdf: Path) -> dict[str, Any]:
         )
         write()
         browser.close()
-    return {"formulas": formulas, **report, "places": known}
+    return {"formulas": formulas, **report, "titles": titles, "places": known}
 
 
 def main() -> None:
@@ -433,6 +455,9 @@ def main() -> None:
     config = yaml.safe_load((ROOT / "_config.yml").read_text(encoding="utf-8"))
     built = [path.relative_to(BUILT).with_suffix("").as_posix() for path in BUILT.rglob("*.html")]
     listed = pages(toc, built)
+    missing = [page.name for page in listed if page.name not in built]
+    if missing:
+        sys.exit(f"In book/_toc.yml, but not in _build/html: {', '.join(missing)}. Call `make book` first.")
     texts = {page.name: (BUILT / f"{page.name}.html").read_text(encoding="utf-8") for page in listed}
     front = front_page(config, "../html/_static/hero.png", version())
     document, lost = join(listed, texts, config["title"], front)
@@ -444,7 +469,7 @@ def main() -> None:
         print(f"  no such anchor, leads to the page instead: {line}")
     for line in report["wide"][:20]:
         print(f"  wider than the paper: {line}")
-    count = pack(TARGET)
+    count = pack(TARGET, report["titles"])
     weight = TARGET.stat().st_size / 1e6
     print(f"{TARGET.relative_to(ROOT)}: {count} pages, {weight:.1f} MB, {report['formulas']} formulas.")
 

@@ -182,7 +182,7 @@ def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[pypdf.PdfReader, 
     folder = tmp_path_factory.mktemp("pdf")
     (folder / "book.html").write_text(joined()[0], encoding="utf-8")
     report = make_pdf.print_pdf(folder / "book.html", folder / "book.pdf")
-    assert make_pdf.pack(folder / "book.pdf") == len(pypdf.PdfReader(folder / "book.pdf").pages)
+    assert make_pdf.pack(folder / "book.pdf", report["titles"]) == len(pypdf.PdfReader(folder / "book.pdf").pages)
     return pypdf.PdfReader(folder / "book.pdf"), report
 
 
@@ -194,8 +194,19 @@ def test_the_pdf_has_an_outline_of_parts_pages_and_sections(printed: tuple[pypdf
         return found
 
     found = walk(printed[0].outline)
-    assert (0, "Part 1: Ground") in found and (1, "1.1 First") in found and (2, "A game") in found
-    assert [title for _, title in found].index("A game") < [title for _, title in found].index("Methods")
+    assert found == [
+        (0, "The book"),
+        (1, "Contents"),
+        (1, "The book"),
+        (0, "Part 1: Ground"),
+        (1, "1.1 First"),
+        (2, "A game"),
+        (0, "Around"),
+        (1, "Methods"),
+        (2, "AMCL"),
+        (2, "DCL"),
+        (3, "Idea"),
+    ]
 
 
 def test_the_pdf_links_inside_and_outside(printed: tuple[pypdf.PdfReader, dict[str, Any]]) -> None:

@@ -101,4 +101,5 @@ def test_no_slide_is_cut_off(slides: Any) -> None:
     found = slides.eval_on_selector_all("section[data-fit]", "all => all.map(s => s.dataset.fit)")
     assert len(found) == len(slides.deck.slides)
     assert sum(fit == "scroll" for fit in found) <= 1
+    assert slides.locator("section[data-wide=yes]").count() == 0
     assert sum(fit == "1.00" for fit in found) >= 0.85 * len(found)

@@ -1,7 +1,7 @@
 // Typeset, make every slide fit, then start. While this happens all slides are laid out: what is hidden has no size.
 (function () {
   "use strict";
-  const ROOM = { width: 1184, bottom: 696 };
+  const ROOM = { right: 1232, bottom: 696 };
 
   window.MathJax = {
     tex: { macros: { sg: ["\\operatorname{sg}\\left[#1\\right]", 1] } },
@@ -15,9 +15,17 @@
     const body = section.querySelector(":scope > .cl-body");
     if (!body) return;
     const room = () => ROOM.bottom - (body.getBoundingClientRect().top - section.getBoundingClientRect().top);
-    for (const element of body.querySelectorAll("table, pre, mjx-container[display=true]")) {
-      const width = Math.max(element.scrollWidth, element.getBoundingClientRect().width);
-      if (width > ROOM.width + 2) element.style.zoom = Math.max(0.55, ROOM.width / width);
+    for (const element of body.querySelectorAll("table, pre, mjx-container")) {
+      const svg = element.querySelector(":scope > svg") || element;
+      const block = element.closest("p, li, td, div, mjx-container[display=true], table, pre");
+      const room = ROOM.right - (block.getBoundingClientRect().left - section.getBoundingClientRect().left);
+      const width = () => Math.max(element === svg ? element.scrollWidth : 0, svg.getBoundingClientRect().width);
+      // Letters become smaller in whole steps, so what is narrowed once may still be too wide.
+      let zoom = 1;
+      for (let k = 0; k < 4 && width() > room + 2 && zoom > 0.5; k++) {
+        zoom = Math.max(0.5, Math.floor((100 * zoom * room) / width()) / 100);
+        element.style.zoom = zoom;
+      }
     }
     let zoom = 1;
     const height = () => body.getBoundingClientRect().height;
@@ -26,6 +34,9 @@
       body.style.zoom = zoom;
     }
     section.dataset.fit = zoom.toFixed(2);
+    const edge = section.getBoundingClientRect().left + ROOM.right + 24;
+    const seen = [...body.querySelectorAll("*")].filter((e) => !e.ownerSVGElement && !e.closest("mjx-assistive-mml"));
+    section.dataset.wide = seen.some((element) => element.getBoundingClientRect().right > edge) ? "yes" : "no";
     if (height() > room() + 1) {
       section.dataset.fit = "scroll";
       body.classList.add("cl-scrolls");
