@@ -54,8 +54,9 @@ from ..core.checks import (
 from ..core.contrast import check_scale, weighted_contrast
 from ..core.precision import full_precision
 from ..core.regression import regression_loss
-from ..core.similarity import cosine_similarity
+from ..core.similarity import cosine_similarity, normalize
 from ..core.teacher import MomentumTeacher
+from ..core.tiles import tiled_contrast, use_tiles
 from ..models.encoders import MLP, ConvEncoder
 from ..models.paired_towers import HeadedTower, PairedTowers, Views
 
@@ -156,15 +157,26 @@ def clip_rocket(
     check_scale(local_log_scale, name="local_log_scale")
     check_in_range(0, 1, label_smoothing=label_smoothing)
     check_flag(doubled=doubled)
-    sides, parts = [], []
-    for one, other in ((image, text), (text, image)):
-        whole = directed_contrast(one.whole, other.whole, log_scale)
-        pairs = [directed_contrast(a, b, local_log_scale, label_smoothing) for a in one.local for b in other.local]
-        local = torch.stack(pairs).mean() if pairs else whole.new_zeros(())
-        parts.append((whole, local))
-        sides.append((whole + count * local) / (1 + count))
-    loss = (sides[0] + sides[1]) / 2 * (2 if doubled else 1)
-    return RocketTerms(loss, parts[0][0], parts[1][0], parts[0][1], parts[1][1])
+    # `directed_contrast` from the images to the texts and back, (2,)
+    whole = _both_directions(image.whole, text.whole, log_scale)
+    pairs = [_both_directions(a, b, local_log_scale, label_smoothing) for a in image.local for b in text.local]
+    local = torch.stack(pairs).mean(0) if pairs else torch.zeros_like(whole)
+    sides = (whole + count * local) / (1 + count)
+    loss = sides.mean() * (2 if doubled else 1)
+    return RocketTerms(loss, *whole, *local)
+
+
+def _both_directions(a: Tensor, b: Tensor, log_scale: float | Tensor, label_smoothing: float = 0.0) -> Tensor:
+    """``(2,)`` `directed_contrast` from a to b and from b to a, of one table or of none."""
+    scale, u, v = _scale(log_scale, a), normalize(a), normalize(b)
+    if use_tiles(scale):
+        log_sums = tiled_contrast(a, b, scale).view(2, -1)
+    else:
+        logits = scale * u @ v.mT
+        log_sums = torch.stack([logits.logsumexp(1), logits.logsumexp(0)])
+    spread = torch.stack([u @ v.mean(0), v @ u.mean(0)])  # (2, N)
+    target = (1 - label_smoothing) * (u * v).sum(1) + label_smoothing * spread
+    return (log_sums - scale * target).mean(1)
 
 
 def siamlip(image_p: Views, text_p: Views, image_v: Views, text_v: Views) -> Tensor:

@@ -30,6 +30,7 @@ from ..core.checks import check_choice, check_flag, check_module, check_shapes, 
 from ..core.contrast import check_temperature, softmax_contrast
 from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, normalize, self_mask
+from ..core.tiles import tiled_contrast, use_tiles
 from ..models.apply import apply_network
 
 __all__ = ["BothDirections", "OneToK", "mean_rank_variance", "one_to_k", "one_to_k_terms", "ranks"]
@@ -61,10 +62,16 @@ def one_to_k_terms(
     check_flag(released=released)
     if len(text) % len(image):
         raise ValueError(f"image, text: expected K rows of text for each of {len(image)} images, got {len(text)}")
-    k = len(text) // len(image)
-    logits = normalize(image) @ normalize(text).mT / temperature  # (N, N K)
-    own = self_mask(len(image), image.device).repeat_interleave(k, dim=1)
-    to_text, to_image = softmax_contrast(logits, own), softmax_contrast(logits.mT, own.mT)
+    n, k = len(image), len(text) // len(image)
+    q, t = normalize(image), normalize(text)
+    if use_tiles(temperature):  # the same numbers without the table
+        log_sums = tiled_contrast(image, text, 1 / temperature)  # (N + N K,)
+        own = (q[:, None] * t.unflatten(0, (n, k))).sum(2) / temperature  # (N, K)
+        to_text, to_image = (log_sums[:n] - own.mean(1)).mean(), (log_sums[n:] - own.flatten()).mean()
+    else:
+        logits = q @ t.mT / temperature  # (N, N K)
+        positives = self_mask(n, image.device).repeat_interleave(k, dim=1)
+        to_text, to_image = softmax_contrast(logits, positives), softmax_contrast(logits.mT, positives.mT)
     return BothDirections((to_text + (1 / k if released else 1.0) * to_image) / 2, to_text, to_image)
 
 

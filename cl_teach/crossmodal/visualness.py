@@ -51,6 +51,7 @@ from ..core.checks import (
 from ..core.contrast import check_scale, softmax_contrast
 from ..core.precision import full_precision
 from ..core.similarity import cosine_similarity, normalize, self_mask
+from ..core.tiles import tiled_contrast, use_tiles
 from ..models.apply import apply_network
 
 __all__ = [
@@ -121,9 +122,12 @@ def tip_clip_terms(
     check_scale(log_scale)
     rows = with_null(image, null_image, is_visual)
     scale = torch.as_tensor(log_scale, dtype=text.dtype, device=text.device).exp()
-    logits = scale * cosine_similarity(rows, text)  # (N, N), M equal rows
-    own = self_mask(len(text), text.device)
-    to_text, to_image = softmax_contrast(logits, own), softmax_contrast(logits.mT, own)
+    if use_tiles(scale):  # the same numbers without the table
+        to_text, to_image = tiled_contrast(rows, text, scale, positive=0).view(2, -1).mean(1)
+    else:
+        logits = scale * cosine_similarity(rows, text)  # (N, N), M equal rows
+        own = self_mask(len(text), text.device)
+        to_text, to_image = softmax_contrast(logits, own), softmax_contrast(logits.mT, own)
     return NullTerms((to_text + to_image) / 2, to_text, to_image)
 
 

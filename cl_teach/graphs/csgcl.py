@@ -50,10 +50,10 @@ from ..core.checks import (
     check_shapes,
     check_type,
 )
-from ..core.contrast import REDUCTIONS, check_temperature, reduce, softmax_contrast
+from ..core.contrast import REDUCTIONS, check_temperature, reduce
 from ..core.draws import draw_seed
 from ..core.precision import full_precision
-from ..core.similarity import cosine_similarity, other_view_mask, self_mask
+from ..core.similarity import cosine_similarity, self_mask
 from ..models.graph import GCN, check_edges
 
 __all__ = [
@@ -265,8 +265,8 @@ def team_up(
     n, z = len(z1), torch.cat([z1, z2])
     bonus = gamma * node_strength.detach().repeat(2)  # (2n,) of the candidates; the anchor's own would cancel
     logits = (cosine_similarity(z, z) + bonus) / temperature  # (2n, 2n)
-    others = ~self_mask(2 * n, z.device)
-    losses = softmax_contrast(logits, other_view_mask(n, z.device), others, reduction="none")
+    positive = torch.cat([logits.diagonal(n), logits.diagonal(-n)])  # (2n,)
+    losses = logits.masked_fill(self_mask(2 * n, z.device), -math.inf).logsumexp(1) - positive
     return reduce(losses.view(2, n).mean(0), reduction)
 
 

@@ -251,7 +251,9 @@ class MCLRec(nn.Module):
             raise ValueError(f"views: expected two augmented copies, got {len(views)}")
         check_shapes(**{f"views[{i}]": (view, "B T", int) for i, view in enumerate(views)})
         first, second = (self._known(view, f"views[{i}]") for i, view in enumerate(views))
-        h1, h2 = self.encoder(first), self.encoder(second)
+        return self._contrast(self.encoder(first), self.encoder(second))
+
+    def _contrast(self, h1: Tensor, h2: Tensor) -> MCLRecTerms:
         return mclrec_terms(h1, h2, self.augmenters[0](h1), self.augmenters[1](h2), self.temperature, scope=self.scope)
 
     def encoder_loss(self, sequences: Tensor, targets: Tensor, views: Sequence[Tensor]) -> Tensor:
@@ -298,7 +300,9 @@ class MCLRec(nn.Module):
             self._update(loss, self.encoder_optimizer, self.augmenter_optimizer)
             return loss.detach()
         self._update(loss, self.encoder_optimizer)
-        self._update(self.terms(views).augmenter_loss(self.margin_weight), self.augmenter_optimizer)
+        with torch.no_grad():  # the encoder stands still
+            encoded = [self.encoder(view) for view in views]
+        self._update(self._contrast(*encoded).augmenter_loss(self.margin_weight), self.augmenter_optimizer)
         self._update(self.encoder_loss(sequences, targets, views), self.encoder_optimizer)
         return loss.detach()
 
