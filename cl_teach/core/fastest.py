@@ -42,8 +42,8 @@ def fastest(task: str, ways: Sequence[int], run: Callable[[int], None], device: 
         key += f", {torch.get_num_threads()} threads"
     if key not in _found:
         remembered = _read().get(key)
-        if remembered in ways:
-            _found[key] = int(remembered)
+        if remembered is not None and remembered in ways:
+            _found[key] = remembered
         else:
             _found[key] = _measure(ways, run, device)
             _remember(key, _found[key])
