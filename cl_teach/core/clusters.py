@@ -69,7 +69,8 @@ def pure_batches(labels: Tensor, batch_size: int, *, generator: torch.Generator 
     check_generator(generator)
     where = labels.device if generator is None else generator.device
     shuffled = torch.randperm(len(labels), generator=generator, device=where).to(labels.device)
-    groups = [shuffled[labels[shuffled] == y] for y in labels.unique()]  # increasing label order
+    sizes = labels.unique(return_counts=True)[1]
+    groups = shuffled[labels[shuffled].argsort(stable=True)].split(sizes.tolist())  # increasing label order
     cut = [group[: len(group) // batch_size * batch_size].view(-1, batch_size) for group in groups]
     rounds = max(len(batches) for batches in cut)
     if rounds == 0:

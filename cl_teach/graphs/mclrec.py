@@ -52,7 +52,7 @@ from ..core.checks import (
     check_type,
     finite_result,
 )
-from ..core.contrast import REDUCTIONS, check_temperature, softmax_contrast
+from ..core.contrast import REDUCTIONS, check_temperature, reduce
 from ..core.frozen import evaluating
 from ..core.precision import full_precision
 from ..core.similarity import normalize, other_view_mask, self_mask
@@ -105,8 +105,9 @@ def inner_product_nt_xent(x: Tensor, y: Tensor, temperature: float = 1.0, *, red
     """
     scores = _scores(x, y, temperature)
     check_choice(REDUCTIONS, reduction=reduction)
-    b, device = len(x), x.device
-    return softmax_contrast(scores, other_view_mask(b, device), ~self_mask(2 * b, device), reduction=reduction)
+    positives = scores.diagonal(len(x)).repeat(2)  # (2B,)
+    others = scores.masked_fill(self_mask(len(scores), x.device), -math.inf)
+    return reduce(others.logsumexp(1) - positives, reduction)
 
 
 @full_precision

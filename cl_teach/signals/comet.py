@@ -240,10 +240,10 @@ def trial_batches(trials: Tensor, batch_size: int, *, generator: torch.Generator
     check_count(batch_size=batch_size)
     check_batch(len(trials), batch_size, name="trials", why=f"to fill one batch of batch_size={batch_size}")
     check_generator(generator)
-    names = trials.unique()
-    shuffled = names[torch.randperm(len(names), generator=generator)]
-    rows = [(trials == name).nonzero()[:, 0] for name in shuffled]
-    order = torch.cat([r[torch.randperm(len(r), generator=generator)] for r in rows])
+    sizes = trials.unique(return_counts=True)[1]
+    rows = trials.argsort(stable=True).split(sizes.tolist())  # of every trial
+    shuffled = [rows[k] for k in torch.randperm(len(rows), generator=generator).tolist()]
+    order = torch.cat([r[torch.randperm(len(r), generator=generator)] for r in shuffled])
     whole = order[: len(order) - len(order) % batch_size]
     return (batch[torch.randperm(batch_size, generator=generator)] for batch in whole.split(batch_size))
 
