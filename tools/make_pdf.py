@@ -221,6 +221,10 @@ def strip(article: Tag) -> None:
         "colgroup, .sd-hide-link-text"
     ):
         tag.decompose()
+    for cell in article.select(".cell"):
+        if "exercises.check(" in "".join(code.get_text() for code in cell.select(".cell_input pre")):
+            for given in cell.select(".cell_output"):  # what an empty stub is told
+                given.decompose()
     for head in article.find_all("thead"):  # a table of Markdown always has a head, if only an empty one
         if not head.get_text(strip=True):
             head.decompose()

@@ -168,6 +168,13 @@ def test_setup_cells_go_and_pictures_are_found() -> None:
     assert "import cl_teach" not in text and 'src="../html/_images/a.png"' in text and "cl-box-predict" in text
 
 
+def test_an_exercise_keeps_its_stub_and_not_what_the_stub_is_told() -> None:
+    stub = '<div class="cell"><div class="cell_input"><pre>exercises.check("a.1", f)</pre></div>'
+    made = article(f'{stub}<div class="cell_output"><pre>not yet</pre></div></div>')
+    make_pdf.strip(made)
+    assert "exercises.check" in made.get_text() and "not yet" not in made.get_text()
+
+
 def test_a_page_without_an_article_is_refused() -> None:
     with pytest.raises(ValueError, match="book/intro: expected a built page with an <article>"):
         make_pdf.prepare(Page("book/intro"), "<p>x</p>")
