@@ -382,9 +382,11 @@ class LightGCL(nn.Module):
 
     def propagate(self, graph: Tensor | None = None) -> Layers:
         """All layers of both views, the local one along ``graph (I, J)``, the whole one if None."""
-        graph = self.adjacency if graph is None else graph
-        check_shapes(graph=(graph, f"{len(self.users)} {len(self.items)}"))
-        check_entries(-LARGEST, LARGEST, graph=graph)
+        if graph is None:
+            graph = self.adjacency
+        else:
+            check_shapes(graph=(graph, f"{len(self.users)} {len(self.items)}"))
+            check_entries(-LARGEST, LARGEST, graph=graph)
         view = LowRank(*(self.get_buffer(f"view_{name}") for name in LowRank._fields))
         tables = Sides(self.users, self.items)
         return propagate(tables, graph, view, self.layers, slope=self.slope, residual=self.residual)
