@@ -8,7 +8,8 @@
 #
 # After chapters 10.1 and 10.2. Five questions, 10 points, about two hours. Write your functions between the markers,
 # run the cell below each to see the public tests, and hand in this notebook (File > Download > .ipynb). More tests than
-# you see here are run when it is graded; they are about degenerate input, which the chapters talk about.
+# you see here are run when it is graded; they are about degenerate input, which the chapters talk about. If several
+# tests of a question fail, begin with the first: the others may fail for the same reason.
 
 # %% [raw]
 # BEGIN QUESTION

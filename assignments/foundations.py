@@ -8,7 +8,8 @@
 #
 # After chapters 1.1 to 1.3. Four questions, 10 points, about 90 minutes. Write your functions between the markers, run
 # the cell below each to see the public tests, and hand in this notebook (File > Download > .ipynb). More tests than you
-# see here are run when it is graded; they are about degenerate input, which the chapters talk about.
+# see here are run when it is graded; they are about degenerate input, which the chapters talk about. If several tests
+# of a question fail, begin with the first: the others may fail for the same reason.
 #
 # Use torch only: the point is to write what `cl_teach.core` has.
 
@@ -44,7 +45,7 @@ def cosine_table(a, b):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: Compare with the cosine of one pair, computed by hand.
+failure_message: Some cosine is not that of its pair. By hand, (3, 4) and (0, 2) have 8 / (5 * 2). Is each row divided by its own length, and has the table one row for each row of a?
 """ # END TEST CONFIG
 def test_values(env):
     torch, cosine_table = env["torch"], env["cosine_table"]
@@ -57,7 +58,7 @@ def test_values(env):
 """ # BEGIN TEST CONFIG
 points: 1
 hidden: true
-failure_message: What is the cosine with a row of zeros? Dividing 0 by 0 gives NaN.
+failure_message: What is the cosine with a row of zeros? Dividing 0 by 0 gives NaN; replace the length before you divide.
 """ # END TEST CONFIG
 def test_zero_row(env):
     torch, cosine_table = env["torch"], env["cosine_table"]
@@ -184,7 +185,7 @@ def alignment_and_uniformity(z1, z2):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: Two opposite points have the squared distance 4.
+failure_message: Two opposite points have the squared distance 4, so the alignment is 4 and the uniformity -8. Squares, a mean over rows, and the logarithm outside of the mean?
 """ # END TEST CONFIG
 def test_by_hand(env):
     torch, both = env["torch"], env["alignment_and_uniformity"]
@@ -210,7 +211,7 @@ def test_distinct_pairs(env):
 """ # BEGIN TEST CONFIG
 points: 1
 hidden: true
-failure_message: A collapsed set has alignment 0 and uniformity 0, the worst value that there is.
+failure_message: A collapsed set has alignment 0 and uniformity 0, the worst value that there is, neither NaN nor minus infinity. Are sums divided by the right numbers?
 """ # END TEST CONFIG
 def test_collapse(env):
     torch, both = env["torch"], env["alignment_and_uniformity"]
@@ -252,7 +253,7 @@ def collapsed_loss(n):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: A fair guess. Among how many candidates?
+failure_message: All candidates look alike, so the softmax is a fair guess among them. How many candidates has one of the 2n anchors, itself left out, and what does a fair guess cost?
 """ # END TEST CONFIG
 def test_collapse_value(env):
     from cl_teach.core import nt_xent

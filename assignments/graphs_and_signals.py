@@ -8,7 +8,8 @@
 #
 # After chapters 8.1, 8.2, 9.1 and 9.2. Five questions, 10 points, about two hours. Write your functions between the
 # markers, run the cell below each to see the public tests, and hand in this notebook (File > Download > .ipynb). More
-# tests than you see here are run when it is graded; they are about degenerate input, which the chapters talk about.
+# tests than you see here are run when it is graded; they are about degenerate input, which the chapters talk about. If
+# several tests of a question fail, begin with the first: the others may fail for the same reason.
 
 # %% [raw]
 # BEGIN QUESTION
@@ -178,10 +179,10 @@ name: q3
 points: 2
 
 # %% [markdown]
-# **Question 3: read a record (2 points).** Every experiment of the book leaves a record: a number for each seed, with
-# the baseline and with the method, and what was claimed beforehand. The difference method minus baseline is taken *seed
-# by seed*; with its mean $d$ and deviation $s$ over $n$ seeds (the one that divides by $n-1$) the interval is $d\pm
-# t\,s/\sqrt n$.
+# **Question 3: read a record (2 points).** Every experiment of the book leaves a record: a number for each seed, with the
+# baseline and with the method, and what was claimed beforehand. The difference method minus baseline is taken *seed
+# by seed*. With its mean $d$ and deviation $s$ over $n$ seeds (the one that divides by $n-1$) the interval is
+# $d\pm t\,s/\sqrt n$.
 #
 # 1. Return the verdict, as in *How to read this book*: `"holds"` if the whole interval lies on the side that is
 #    `expected` (`"higher"` or `"lower"`), `"opposite"` if it lies on the other side, `"no difference"` if it contains 0

@@ -8,7 +8,8 @@
 #
 # After chapters 6.2, 6.3, 7.1 and 7.2. Five questions, 10 points, about two hours. Write your functions between the
 # markers, run the cell below each to see the public tests, and hand in this notebook (File > Download > .ipynb). More
-# tests than you see here are run when it is graded; they are about degenerate input, which the chapters talk about.
+# tests than you see here are run when it is graded; they are about degenerate input, which the chapters talk about. If
+# several tests of a question fail, begin with the first: the others may fail for the same reason.
 
 # %% [raw]
 # BEGIN QUESTION
@@ -128,19 +129,19 @@ def test_three_ranks(env):
 """ # BEGIN TEST CONFIG
 points: 0.5
 hidden: true
-failure_message: A search by cosine looks at directions. A long code is not a better code.
+failure_message: A search by cosine looks at directions. A long code is not a better code; divide both sides by their lengths.
 """ # END TEST CONFIG
 def test_lengths(env):
     torch, search_mrr = env["torch"], env["search_mrr"]
     questions = torch.tensor([[4.0, 1.0, 0.0], [4.0, 1.0, 0.0], [4.0, 2.0, 1.0]])
-    codes = torch.diag(torch.tensor([1.0, 64.0, 0.125]))
+    codes = torch.diag(torch.tensor([1.0, 0.125, 64.0]))
     assert abs(search_mrr(questions, codes) - 11 / 18) < 1e-5
 
 # %%
 """ # BEGIN TEST CONFIG
 points: 0.5
 hidden: true
-failure_message: If five codes are equal the right one stands third on average; counting only higher scores makes it first, sorting gives it the place of its number. And what is the cosine with a row of zeros?
+failure_message: If five codes are equal the right one stands third on average; counting only higher scores makes it first, counting all equal ones makes it last, sorting gives it the place of its number. And what is the cosine with a row of zeros?
 """ # END TEST CONFIG
 def test_ties(env):
     torch, search_mrr = env["torch"], env["search_mrr"]
@@ -194,7 +195,7 @@ def one_to_k_loss(pictures, names, temperature):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: With all embeddings equal a picture guesses among N K names and a name among N pictures, so the two directions cost log(N K) and log N.
+failure_message: With all embeddings equal a picture guesses among N K names and a name among N pictures, so the two directions cost log(N K) and log N. The loss is the mean of the two.
 """ # END TEST CONFIG
 def test_all_equal(env):
     import math
@@ -249,11 +250,11 @@ name: q4
 points: 2
 
 # %% [markdown]
-# **Question 4: similar, or merely soft (2 points).** CWCL's target $\bar w$ gives sample $i$ itself the share $\bar
-# w_{ii}$ and spreads the rest by similarity. Build the control: the *flat* target, in which every sample keeps its own
-# share and all others of its row get equal parts of the rest. Then answer with it: return the pair (flat target, share
-# of the mass that similarity moves), where the second is a tensor `(N,)`, the mass that would have to be carried from
-# one place to another to turn a row of $\bar w$ into the flat one, $\frac12\sum_j|\bar w_{ij}-\text{flat}_{ij}|$.
+# **Question 4: similar, or merely soft (2 points).** CWCL's target $\bar w$ gives sample $i$ itself the share
+# $\bar w_{ii}$ and spreads the rest by similarity. Build the control: the *flat* target, in which every sample keeps
+# its own share and all others of its row get equal parts of the rest. Return the pair (flat target, mass moved), where
+# the second is a tensor `(N,)`: the mass that would have to be carried from one place to another to turn a row of
+# $\bar w$ into the flat one, $\frac12\sum_j|\bar w_{ij}-\text{flat}_{ij}|$.
 
 # %% [raw]
 # BEGIN SOLUTION
@@ -309,7 +310,7 @@ def test_rows_keep_their_mass(env):
 """ # BEGIN TEST CONFIG
 points: 0.5
 hidden: true
-failure_message: In a batch of one there are no others to share the rest, and dividing by N - 1 divides by 0.
+failure_message: In a batch of one there are no others to share the rest, and dividing by N - 1 divides by 0. The row stays as it is.
 """ # END TEST CONFIG
 def test_alone(env):
     torch, flat_control = env["torch"], env["flat_control"]
@@ -386,7 +387,7 @@ def test_half_way(env):
 """ # BEGIN TEST CONFIG
 points: 0.5
 hidden: true
-failure_message: Texts opposite to the pictures and half of the gap. Every moved picture is the zero vector, and its length divides by 0.
+failure_message: Texts opposite to the pictures and half of the gap. Every moved picture is the zero vector, and dividing by its length gives NaN. It should stay zero.
 """ # END TEST CONFIG
 def test_opposite(env):
     torch, moved_pictures = env["torch"], env["moved_pictures"]

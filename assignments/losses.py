@@ -6,8 +6,9 @@
 # %% [markdown]
 # # Assignment 3: reshaping the comparison
 #
-# After chapters 3.1 to 3.4. Four questions, 10 points, about two hours. Write your functions between the markers, run the
-# cell below each to see the public tests, and hand in this notebook (File > Download > .ipynb).
+# After chapters 3.1 to 3.4. Four questions, 10 points, about two hours. Write your functions between the markers, run
+# the cell below each to see the public tests, and hand in this notebook (File > Download > .ipynb). If several tests of
+# a question fail, begin with the first: the others may fail for the same reason.
 
 # %% [raw]
 # BEGIN QUESTION
@@ -41,7 +42,7 @@ def decoupled(p, s, temperature):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: With p equal to a single negative, q is a half and the loss is 0.
+failure_message: With p equal to a single negative, q is a half and the loss is 0. The positive stands in the denominator of q, not in the sum of the loss.
 """ # END TEST CONFIG
 def test_even(env):
     torch, decoupled = env["torch"], env["decoupled"]
@@ -97,7 +98,7 @@ def mixed_negative(queue, i, j, alpha):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: Half way between two orthogonal unit vectors lies a vector with both coordinates 0.707.
+failure_message: Half way between two orthogonal unit vectors lies a vector with both coordinates 0.707. Mix first, then scale to length one again.
 """ # END TEST CONFIG
 def test_half_way(env):
     torch, mixed_negative = env["torch"], env["mixed_negative"]
@@ -108,7 +109,7 @@ def test_half_way(env):
 """ # BEGIN TEST CONFIG
 points: 1
 hidden: true
-failure_message: The queue is a memory. Detach what you take from it.
+failure_message: A gradient flows into the queue. The queue is a memory; detach what you take from it.
 """ # END TEST CONFIG
 def test_no_gradient(env):
     torch, mixed_negative = env["torch"], env["mixed_negative"]
@@ -156,7 +157,7 @@ def even_codes(scores, epsilon, iterations):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: Every row of the result is a distribution.
+failure_message: Some row does not sum to 1. Every iteration ends with the rows, and at the very end all is multiplied by B.
 """ # END TEST CONFIG
 def test_rows(env):
     torch, even_codes = env["torch"], env["even_codes"]
@@ -166,7 +167,7 @@ def test_rows(env):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: After many iterations each of the K columns holds B / K of the mass.
+failure_message: After many iterations each of the K columns holds B / K of the mass; yours are uneven. Is a column divided by its sum times K, and does every iteration start from the last one?
 """ # END TEST CONFIG
 def test_columns(env):
     torch, even_codes = env["torch"], env["even_codes"]

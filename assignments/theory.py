@@ -6,8 +6,9 @@
 # %% [markdown]
 # # Assignment 2: why it works
 #
-# After chapters 2.1 to 2.4. Four questions, 10 points, about two hours. Write your functions between the markers, run the
-# cell below each to see the public tests, and hand in this notebook (File > Download > .ipynb).
+# After chapters 2.1 to 2.4. Four questions, 10 points, about two hours. Write your functions between the markers, run
+# the cell below each to see the public tests, and hand in this notebook (File > Download > .ipynb). If several tests of
+# a question fail, begin with the first: the others may fail for the same reason.
 
 # %% [raw]
 # BEGIN QUESTION
@@ -95,7 +96,7 @@ def update_teacher(teacher, student, momentum):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: With momentum 0.9 a weight moves a tenth of the way to the student's.
+failure_message: With momentum 0.9 a weight moves a tenth of the way to the student's. Change the teacher's tensors themselves, not the list, and leave the student alone.
 """ # END TEST CONFIG
 def test_tenth(env):
     torch, update_teacher = env["torch"], env["update_teacher"]
@@ -156,7 +157,7 @@ def first_feature(x1, x2):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: A coordinate that both views share is the one to find.
+failure_message: Only the third coordinate is the same in both views, and your direction is another one. Is it the eigenvector of the largest eigenvalue of C, with its largest entry positive?
 """ # END TEST CONFIG
 def test_shared_coordinate(env):
     torch, first_feature = env["torch"], env["first_feature"]
@@ -233,7 +234,7 @@ def rank_in_use(features):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: Points on a line have rank 1.
+failure_message: Points on a line have rank 1, yours have another one. Center first, divide the singular values (not their squares) by their sum, and mind the logarithm of a share of 0.
 """ # END TEST CONFIG
 def test_line(env):
     torch, rank_in_use = env["torch"], env["rank_in_use"]

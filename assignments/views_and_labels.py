@@ -8,7 +8,8 @@
 #
 # After chapters 4.1 to 4.4, 5.1 and 5.2. Five questions, 10 points, about two hours. Write your functions between the
 # markers, run the cell below each to see the public tests, and hand in this notebook (File > Download > .ipynb). More
-# tests than you see here are run when it is graded; they are about degenerate input, which the chapters talk about.
+# tests than you see here are run when it is graded; they are about degenerate input, which the chapters talk about. If
+# several tests of a question fail, begin with the first: the others may fail for the same reason.
 
 # %% [raw]
 # BEGIN QUESTION
@@ -43,7 +44,7 @@ def candidates(clusters):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: Two samples are rivals only if no stage parted them, not only the last one; the other view of the anchor is always a candidate, the anchor itself never.
+failure_message: Two samples are rivals only if no stage parted them, not only the last one; the other view of the anchor is always a candidate, the anchor itself never. Rows i and i + N are the two views of one sample.
 """ # END TEST CONFIG
 def test_two_stages(env):
     torch, candidates = env["torch"], env["candidates"]
@@ -160,10 +161,11 @@ def test_cold_and_alone(env):
     torch, partner_loss = env["torch"], env["partner_loss"]
     logits = torch.tensor([[200.0, 200.0, -200.0], [0.0, 200.0, 100.0], [-200.0, 0.0, 200.0]])
     found = partner_loss(logits, torch.tensor([0, 1, 2]), torch.tensor([1, 0, 0]))
-    assert abs(float(found) - 100) < 1e-3
+    assert abs(float(found) - 100) < 1e-3, "cold"
     two = partner_loss(logits[:2, :2], torch.tensor([0, 1]), torch.tensor([1, 0]))
     nobody = partner_loss(logits, torch.tensor([0, 1, 2]), torch.tensor([5, 5, 5]))
-    assert float(two) == 0 and float(nobody) == 0
+    assert float(two) == 0, "no third class, so no negative"
+    assert float(nobody) == 0, "no positive"
 
 # %% [raw]
 # END TESTS
@@ -210,7 +212,7 @@ def class_temperatures(z, labels, count, temperature):
 # %%
 """ # BEGIN TEST CONFIG
 points: 1
-failure_message: Two classes of one size that spread alike both have the mean spread, so each gets e times the temperature.
+failure_message: Two classes of one size that spread alike both have the mean spread, so each gets e times the temperature. Is each spread divided by the mean of the spreads, inside exp?
 """ # END TEST CONFIG
 def test_alike(env):
     import math
@@ -248,9 +250,9 @@ def test_absent_and_single(env):
     torch, class_temperatures = env["torch"], env["class_temperatures"]
     z = torch.tensor([[0.6, 0.8], [0.0, 1.0], [0.0, -1.0]])
     found = class_temperatures(z, torch.tensor([0, 3, 3]), 4, 0.1)
-    assert torch.allclose(found, torch.tensor([0.1, 0.1, 0.1, 0.1 * math.exp(2)]), atol=1e-5)
+    assert torch.allclose(found, torch.tensor([0.1, 0.1, 0.1, 0.1 * math.exp(2)]), atol=1e-5), "absent, or single"
     still = class_temperatures(z[:1].repeat(4, 1), torch.tensor([0, 0, 1, 1]), 3, 0.1)
-    assert torch.allclose(still, torch.full((3,), 0.1))
+    assert torch.allclose(still, torch.full((3,), 0.1)), "no class spreads"
 
 # %% [raw]
 # END TESTS
@@ -339,10 +341,10 @@ failure_message: Where all labels differ nobody has a positive, and the mean ove
 def test_nobody_and_nothing(env):
     import math
     torch, ordered_loss = env["torch"], env["ordered_loss"]
-    assert float(ordered_loss(torch.ones(3, 2), torch.tensor([0.0, 1.0, 2.0]), 0.1)) == 0
-    assert float(ordered_loss(torch.ones(1, 2), torch.tensor([4.0]), 0.1)) == 0
+    assert float(ordered_loss(torch.ones(3, 2), torch.tensor([0.0, 1.0, 2.0]), 0.1)) == 0, "nobody has a positive"
+    assert float(ordered_loss(torch.ones(1, 2), torch.tensor([4.0]), 0.1)) == 0, "a single row"
     found = ordered_loss(torch.zeros(4, 2), torch.tensor([1.0, 1.0, 3.0, 3.0]), 0.1)
-    assert abs(float(found) - math.log(7)) < 1e-5
+    assert abs(float(found) - math.log(7)) < 1e-5, "rows of zeros"
 
 # %% [raw]
 # END TESTS
@@ -362,11 +364,11 @@ points: 2
 # (chance: 0.20, 0.25 and 0.25). It takes a second.
 #
 # 1. Write `redrawn_views`: two views of a batch from which the encoder learns to *forget* the strong factor and to keep
-#    the other two. Use nothing but the points of the batch.
+#    the other two. Use nothing but the points of the batch; all chance comes from `generator`.
 # 2. Three ways to treat the strong block: *noise* (leave it in both views, add noise of size 0.35 to all coordinates),
-#    *zeroed* (set it to 0 in both views), *redrawn* (your function). After which of them can the probe still read the
-#    strong factor with more than 0.85? Write your prediction down, then run `read` on all three, and return what you
-#    found: `"kept"` or `"forgotten"`. Chance need not be reached for the latter.
+#    *zeroed* (set it to 0 in both views, the rest as before), *redrawn* (your function). After which of them can the
+#    probe still read the strong factor with more than 0.85? Write your prediction down, then run `read` on all three,
+#    and return what you found: `"kept"` or `"forgotten"`. Chance need not be reached for the latter.
 
 # %%
 def read(views):
@@ -463,8 +465,8 @@ def test_trained_on_these_views(env):
             train, test = encoder(old.points), encoder(new.points)
         for k in range(3):
             total[k] += linear_probe(train, old.factors[:, k], test, new.factors[:, k]) / 2
-    assert total[0] < 0.7
-    assert total[1] > 0.85 and total[2] > 0.85
+    assert total[0] < 0.7, "the strong factor can still be read"
+    assert total[1] > 0.85 and total[2] > 0.85, "another factor is lost"
 
 # %%
 """ # BEGIN TEST CONFIG

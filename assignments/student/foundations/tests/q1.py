@@ -6,7 +6,7 @@ name = "q1"
 points = 2
 
 @test_case(points=1, hidden=False, 
-    failure_message="Compare with the cosine of one pair, computed by hand.")
+    failure_message="Some cosine is not that of its pair. By hand, (3, 4) and (0, 2) have 8 / (5 * 2). Is each row divided by its own length, and has the table one row for each row of a?")
 def test_values(env):
     torch, cosine_table = (env['torch'], env['cosine_table'])
     a, b = (torch.tensor([[3.0, 4.0], [1.0, 0.0]]), torch.tensor([[0.0, 2.0], [-5.0, 0.0], [1.0, 1.0]]))

@@ -6,7 +6,7 @@ name = "q3"
 points = 3
 
 @test_case(points=1, hidden=False, 
-    failure_message="Two opposite points have the squared distance 4.")
+    failure_message="Two opposite points have the squared distance 4, so the alignment is 4 and the uniformity -8. Squares, a mean over rows, and the logarithm outside of the mean?")
 def test_by_hand(env):
     torch, both = (env['torch'], env['alignment_and_uniformity'])
     z1 = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])

@@ -6,7 +6,7 @@ name = "q2"
 points = 2
 
 @test_case(points=1, hidden=False, 
-    failure_message="With momentum 0.9 a weight moves a tenth of the way to the student's.")
+    failure_message="With momentum 0.9 a weight moves a tenth of the way to the student's. Change the teacher's tensors themselves, not the list, and leave the student alone.")
 def test_tenth(env):
     torch, update_teacher = (env['torch'], env['update_teacher'])
     teacher, student = ([torch.zeros(2)], [torch.tensor([1.0, -2.0])])

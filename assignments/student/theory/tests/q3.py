@@ -6,7 +6,7 @@ name = "q3"
 points = 3
 
 @test_case(points=1, hidden=False, 
-    failure_message="A coordinate that both views share is the one to find.")
+    failure_message="Only the third coordinate is the same in both views, and your direction is another one. Is it the eigenvector of the largest eigenvalue of C, with its largest entry positive?")
 def test_shared_coordinate(env):
     torch, first_feature = (env['torch'], env['first_feature'])
     generator = torch.Generator().manual_seed(0)

@@ -6,7 +6,7 @@ name = "q1"
 points = 2
 
 @test_case(points=1, hidden=False, 
-    failure_message="Two samples are rivals only if no stage parted them, not only the last one; the other view of the anchor is always a candidate, the anchor itself never.")
+    failure_message="Two samples are rivals only if no stage parted them, not only the last one; the other view of the anchor is always a candidate, the anchor itself never. Rows i and i + N are the two views of one sample.")
 def test_two_stages(env):
     torch, candidates = (env['torch'], env['candidates'])
     found = candidates(torch.tensor([[0, 0, 1, 1], [2, 2, 2, 0]]))

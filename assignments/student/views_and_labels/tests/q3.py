@@ -6,7 +6,7 @@ name = "q3"
 points = 2
 
 @test_case(points=1, hidden=False, 
-    failure_message="Two classes of one size that spread alike both have the mean spread, so each gets e times the temperature.")
+    failure_message="Two classes of one size that spread alike both have the mean spread, so each gets e times the temperature. Is each spread divided by the mean of the spreads, inside exp?")
 def test_alike(env):
     import math
     torch, class_temperatures = (env['torch'], env['class_temperatures'])
