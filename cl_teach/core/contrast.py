@@ -211,17 +211,25 @@ def info_nce(
     check_shapes(query=(query, "n d"), positive=(positive, "n d"), negatives=(negatives, sets))
     check_temperature(temperature, len(query))
     check_flag(in_batch=in_batch)
-    q, k = normalize(query), normalize(positive)
+    check_choice(REDUCTIONS, reduction=reduction)
     if negatives is None:
-        check_batch(len(q), 2, name="query", why="to have a negative (or pass negatives)")
-        logits = q @ k.mT / temperature  # (n, n), the positive on the diagonal
-        return softmax_contrast(logits, self_mask(len(q), q.device), reduction=reduction)
-    others = (normalize(negatives) @ q[..., None]).squeeze(-1) if negatives.ndim == 3 else q @ normalize(negatives).mT
-    if in_batch:
-        logits = torch.cat([q @ k.mT, others], 1) / temperature  # (n, n + k), the positive on the diagonal
-        return softmax_contrast(logits, F.pad(self_mask(len(q), q.device), (0, others.shape[1])), reduction=reduction)
-    own = (q * k).sum(1, keepdim=True) / temperature  # (n, 1)
-    return one_positive_contrast(own.squeeze(1), others / temperature, reduction=reduction)
+        check_batch(len(query), 2, name="query", why="to have a negative (or pass negatives)")
+        if use_tiles(temperature):  # the same numbers without the table
+            rows = tiled_contrast(query, positive, 1 / temperature, columns=False, positive=0)
+            return _reduced(rows, reduction)
+    q, k = normalize(query), normalize(positive)
+    if negatives is None or in_batch:
+        logits = q @ k.mT  # (n, n), the positive on the diagonal
+        own = torch.arange(len(q), device=q.device)
+    else:
+        logits = (q * k).sum(1, keepdim=True)  # (n, 1)
+        own = torch.zeros(len(q), dtype=torch.long, device=q.device)
+    if negatives is not None:
+        others = (
+            (normalize(negatives) @ q[..., None]).squeeze(-1) if negatives.ndim == 3 else q @ normalize(negatives).mT
+        )
+        logits = torch.cat([logits, others], 1)
+    return F.cross_entropy(logits / temperature, own, reduction=reduction)
 
 
 @full_precision
@@ -238,10 +246,10 @@ def one_positive_contrast(positive: Tensor, negatives: Tensor, *, reduction: str
 
     """
     check_shapes(positive=(positive, "n"), negatives=(negatives, "n k"))
+    check_choice(REDUCTIONS, reduction=reduction)
     logits = torch.cat([positive[:, None], negatives], 1)  # (n, 1 + k)
-    first = torch.zeros_like(logits, dtype=torch.bool)
-    first[:, 0] = True
-    return softmax_contrast(logits, first, reduction=reduction)
+    first = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    return F.cross_entropy(logits, first, reduction=reduction)
 
 
 @full_precision

@@ -88,6 +88,7 @@ class _Task(NamedTuple):
     """What a table is asked for; see `tiled_contrast`."""
 
     stacked: bool
+    columns: bool
     positive: int | None
     skip: tuple[int, ...]
     labels: Tensor | None
@@ -99,6 +100,7 @@ def tiled_contrast(
     scale: float | Tensor = 1.0,
     *,
     stacked: bool = False,
+    columns: bool = True,
     positive: int | None = None,
     skip: tuple[int, ...] = (),
     labels: Tensor | None = None,
@@ -106,23 +108,24 @@ def tiled_contrast(
     r"""Log-sum of each row's (and column's) candidates, minus the logit of its positive.
 
     Rows of the table with logits :math:`s_{ij} = \gamma\,\hat a_i^\top\hat b_j` are anchors. Without ``b``, and with
-    ``stacked``, the table is symmetric; otherwise every column is an anchor too.
+    ``stacked``, the table is symmetric; otherwise every column is an anchor too, unless ``columns`` is false.
 
     Args:
         a: ``(n, d)`` floating, finite, any length (normalized here).
         b: ``(m, d)`` likewise, or None for the table of ``a`` with itself.
         scale: :math:`\gamma > 0`, one over the temperature; a number or a 0-d tensor, which gets a gradient.
         stacked: the table of all n + m rows with themselves.
+        columns: whether the columns of a table that is not symmetric are anchors.
         positive: the diagonal j - i = positive holds the positives, one for every anchor; in a symmetric table it is
             half its side, and its mirror image counts too. None leaves the log-sums alone.
         skip: diagonals j - i that are no candidates.
         labels: one a row of a symmetric table; then only pairs of equal label are candidates.
 
     Returns:
-        One number an anchor, rows first: ``(n,)`` without ``b``, else ``(n + m,)``. Float16 and bfloat16 are computed
+        One number an anchor, rows first. Float16 and bfloat16 are computed
         in float32 and rounded at the end. A row without candidates gives minus infinity.
     """
-    return _Contrast.apply(a, b, scale, _Task(stacked, positive, skip, labels))
+    return _Contrast.apply(a, b, scale, _Task(stacked, columns, positive, skip, labels))
 
 
 class _Contrast(torch.autograd.Function):
@@ -180,7 +183,7 @@ def _try(side: int, n: int, device: torch.device) -> None:
     """One pass over a table of n random rows."""
     x, _ = direction(torch.randn(n, 128, generator=torch.Generator().manual_seed(0)).to(device))
     with tiling(side):
-        table = _Tiles(x, None, 10.0, _Task(True, n // 2, (0,), None))
+        table = _Tiles(x, None, 10.0, _Task(True, True, n // 2, (0,), None))
         table.gradients(torch.full((n,), 1 / n, device=device), *table.losses()[1])
 
 
@@ -189,6 +192,7 @@ class _Whole:
 
     def __init__(self, x: Tensor, y: Tensor | None, scale: float, task: _Task) -> None:
         self.x, self.y, self.scale, self.positive, self.skip = x, y, scale, task.positive, task.skip
+        self.both = y is not None and task.columns  # rows and columns are different anchors
 
     def losses(self) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One loss an anchor; what to keep: the sum of its exponentials, and the table of them."""
@@ -197,20 +201,22 @@ class _Whole:
         for k in self.skip:
             table.diagonal(k).fill_(-math.inf)
         table.exp_()
-        sums = table.sum(1) if self.y is None else torch.cat([table.sum(1), table.sum(0)])
+        sums = torch.cat([table.sum(1), table.sum(0)]) if self.both else table.sum(1)
         losses = sums.log()
-        if own is not None:
-            losses.view(2, -1).sub_(own)
+        if own is not None:  # twice, once for either side of a pair, unless only rows are anchors
+            losses.view(-1, len(own)).sub_(own)
         return losses, (sums, table)
 
     def gradients(self, weights: Tensor, sums: Tensor, table: Tensor) -> tuple[Tensor, Tensor | None]:
         """With respect to x and y, for one weight an anchor."""
         weights = weights * self.scale  # a logit is the scale times a cosine
         share, n = weights / sums, len(self.x)
-        weight = share[:n, None] + (share if self.y is None else share[n:])  # as anchor and as candidate
-        weight *= table
+        weight = share[:n, None]
+        if self.y is None or self.both:  # as anchor and as candidate
+            weight = weight + (share[n:] if self.both else share)
+        weight = weight * table
         if self.positive is not None:  # before the product: a pair that is nearly right then loses no digits
-            pull = weights.view(2, -1).sum(0)
+            pull = weights.view(-1, len(weight.diagonal(self.positive))).sum(0)
             weight.diagonal(self.positive).sub_(pull)
             if self.y is None:
                 weight.diagonal(-self.positive).sub_(pull)
@@ -221,7 +227,7 @@ class _Tiles:
     """A table that is never written out: where its tiles are, and what happens to each."""
 
     def __init__(self, x: Tensor, y: Tensor | None, scale: float, task: _Task) -> None:
-        self.symmetric = y is None
+        self.symmetric, self.both = y is None, y is not None and task.columns
         self.x, self.y = x, x if y is None else y
         self.scale, self.side, self.narrow = scale, _side(x), scale <= ONE_EXPONENTIAL
         self.positive, self.skip, self.labels = task.positive, task.skip, task.labels
@@ -246,15 +252,15 @@ class _Tiles:
     def log_sums(self) -> Tensor:
         """``(n,)`` or ``(n + m,)`` log-sums of the candidates."""
         n = len(self.x)
-        size = n if self.symmetric else n + len(self.y)
+        size = n + len(self.y) if self.both else n
         sums = self.x.new_zeros(size)
         largest = None if self.narrow else self.x.new_full((size,), torch.finfo(self.x.dtype).min)
         for rows, columns in self.tiles():
             tile = self.logits(rows, columns)
             sides = [(rows, 1)]
-            if not self.symmetric:
+            if self.both:
                 sides.append((slice(n + columns.start, n + columns.stop), 0))
-            elif rows != columns:
+            elif self.symmetric and rows != columns:
                 sides.append((columns, 0))
             if largest is None:
                 tile.exp_()
@@ -273,13 +279,15 @@ class _Tiles:
         if k is None:
             return log_sums.clone(), (log_sums,)
         own = torch.linalg.vecdot(self.x[: len(self.x) - k], self.y[k:]) * self.scale
-        return log_sums - own.repeat(2), (log_sums,)
+        return (log_sums.view(-1, len(own)) - own).flatten(), (log_sums,)
 
     def gradients(self, weights: Tensor, log_sums: Tensor) -> tuple[Tensor, Tensor | None]:
         """With respect to x and y, for one weight an anchor."""
         n = len(self.x)
         w_rows, l_rows = weights[:n], log_sums[:n]
         w_columns, l_columns = (w_rows, l_rows) if self.symmetric else (weights[n:], log_sums[n:])
+        if not (self.symmetric or self.both):  # a column is no anchor: no weight, and no share of anything
+            w_columns, l_columns = self.y.new_zeros(len(self.y)), self.y.new_full((len(self.y),), math.inf)
         x_grad = torch.zeros_like(self.x)
         y_grad = x_grad if self.symmetric else torch.zeros_like(self.y)
         k = self.positive
@@ -332,6 +340,10 @@ def _plain(a: Tensor, b: Tensor | None, scale: float | Tensor, task: _Task) -> T
     if task.labels is not None:
         left_out |= task.labels[:, None] != task.labels
     candidates = logits.masked_fill(left_out, -math.inf)
-    sums = [candidates.logsumexp(1)] if y is x else [candidates.logsumexp(1), candidates.logsumexp(0)]
-    own = 0.0 if task.positive is None else logits.diagonal(task.positive).repeat(2)
-    return (torch.cat(sums) - own).to(a.dtype)
+    sums = candidates.logsumexp(1)
+    if not task.stacked and b is not None and task.columns:
+        sums = torch.cat([sums, candidates.logsumexp(0)])
+    if task.positive is not None:
+        own = logits.diagonal(task.positive)
+        sums = (sums.view(-1, len(own)) - own).flatten()
+    return sums.to(a.dtype)

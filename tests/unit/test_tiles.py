@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from cl_teach.core import clip_loss, normalize, nt_xent, sup_con, tiled_contrast, tiling, use_tiles
+from cl_teach.core import clip_loss, info_nce, normalize, nt_xent, sup_con, tiled_contrast, tiling, use_tiles
 from cl_teach.losses.dcl import dcl
 
 
@@ -27,6 +27,7 @@ LOSSES = {
     "sup_con out": lambda z1, z2, t: sup_con(torch.cat([z1, z2]), two_labels(len(z1)), t),
     "sup_con in": lambda z1, z2, t: sup_con(torch.cat([z1, z2]), two_labels(len(z1)), t, variant="in"),
     "clip_loss": lambda z1, z2, t: clip_loss(z1, z2, -math.log(t)),
+    "info_nce": lambda z1, z2, t: info_nce(z1, z2, None, t),
 }
 
 
