@@ -414,38 +414,34 @@ def _entries(items: Sequence[Any], depth: int = 0) -> Iterator[tuple[int, Any]]:
         yield from _entries(item.children, depth + 1)
 
 
-def print_pdf(document: Path, pdf: Path) -> dict[str, Any]:
+def print_pdf(browser: Any, document: Path, pdf: Path) -> dict[str, Any]:
     """Print a document with Chromium, twice: the second time the contents know the pages.
 
     Returns:
         numbers of formulas and of narrowed things, what is still too wide, the titles of all headings, and the pages
         that the contents name.
     """
-    from playwright.sync_api import sync_playwright
+    page = browser.new_page(viewport={"width": WIDTH, "height": 930})
+    page.set_default_timeout(600_000)
+    # A document of the project's own pages: nothing is fetched, whatever they say.
+    page.route(lambda url: not url.startswith(("file:", "data:")), lambda route: route.abort())
+    page.emulate_media(media="print", color_scheme="light", reduced_motion="reduce")
+    page.goto(document.as_uri(), wait_until="load")
+    formulas = page.evaluate((PAPER / "name_formulas.js").read_text(encoding="utf-8"))
+    report = page.evaluate((PAPER / "fit.js").read_text(encoding="utf-8"))
+    titles = page.evaluate((PAPER / "titles.js").read_text(encoding="utf-8"))
 
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        page = browser.new_page(viewport={"width": WIDTH, "height": 930})
-        page.set_default_timeout(600_000)
-        # A document of the project's own pages: nothing is fetched, whatever they say.
-        page.route(lambda url: not url.startswith(("file:", "data:")), lambda route: route.abort())
-        page.emulate_media(media="print", color_scheme="light", reduced_motion="reduce")
-        page.goto(document.as_uri(), wait_until="load")
-        formulas = page.evaluate((PAPER / "name_formulas.js").read_text(encoding="utf-8"))
-        report = page.evaluate((PAPER / "fit.js").read_text(encoding="utf-8"))
-        titles = page.evaluate((PAPER / "titles.js").read_text(encoding="utf-8"))
+    def write() -> None:
+        page.pdf(path=pdf, prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
 
-        def write() -> None:
-            page.pdf(path=pdf, prefer_css_page_size=True, print_background=True, outline=True, tagged=True)
-
-        write()
-        known = places(pdf)
-        page.evaluate(
-            "known => document.querySelectorAll('[data-page]').forEach(e => e.textContent = known[e.dataset.page])",
-            known,
-        )
-        write()
-        browser.close()
+    write()
+    known = places(pdf)
+    page.evaluate(
+        "known => document.querySelectorAll('[data-page]').forEach(e => e.textContent = known[e.dataset.page])",
+        known,
+    )
+    write()
+    page.close()
     return {"formulas": formulas, **report, "titles": titles, "places": known}
 
 
@@ -468,7 +464,12 @@ def main() -> None:
     WORK.mkdir(parents=True, exist_ok=True)
     source = WORK / "book.html"
     source.write_text(document, encoding="utf-8")
-    report = print_pdf(source, TARGET)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        report = print_pdf(browser, source, TARGET)
+        browser.close()
     for line in lost:
         print(f"  no such anchor, leads to the page instead: {line}")
     for line in report["wide"][:20]:

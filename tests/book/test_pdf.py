@@ -181,14 +181,11 @@ def test_a_page_without_an_article_is_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def printed(tmp_path_factory: pytest.TempPathFactory) -> tuple[pypdf.PdfReader, dict[str, Any]]:
+def printed(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> tuple[pypdf.PdfReader, dict[str, Any]]:
     """The small book, printed."""
-    pytest.importorskip("playwright.sync_api", reason="install it with `make book`")
-    if make_pdf.CHROMIUM is None:
-        pytest.skip(f"Printing needs Chromium: {make_pdf.INSTALL}.")
     folder = tmp_path_factory.mktemp("pdf")
     (folder / "book.html").write_text(joined()[0], encoding="utf-8")
-    report = make_pdf.print_pdf(folder / "book.html", folder / "book.pdf")
+    report = make_pdf.print_pdf(browser, folder / "book.html", folder / "book.pdf")
     assert make_pdf.pack(folder / "book.pdf", report["titles"]) == len(pypdf.PdfReader(folder / "book.pdf").pages)
     return pypdf.PdfReader(folder / "book.pdf"), report
 
