@@ -125,7 +125,7 @@ CASES = {
         "users",
         "BPR on the same graph",
         with_lightgcl,
-        "every pair of users and of items is compared; the graph is a dense table",
+        "every pair of users and of items in the batch is compared",
         note="n items, two layers",
     ),
     "mclrec": Case(

@@ -71,7 +71,12 @@ CASES = {
     "bacon": Case(
         "pairs", "NT-Xent and cross-entropy", with_bacon, "a table of 2n x 2n because each pair has its own weight"
     ),
-    "rcal": Case("samples", "cross-entropy", with_rcal, note="10 eigendecompositions of 128 x 128 a step"),
+    "rcal": Case(
+        "samples",
+        "cross-entropy",
+        with_rcal,
+        note="a feature is drawn for every second sample, from Gaussians of 128 x 128",
+    ),
     "supremix": Case(
         "rows",
         "SupCon",
