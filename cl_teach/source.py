@@ -27,18 +27,24 @@ def show(obj: object, *more: object, docstring: bool = False, fold_over: int = 3
         TypeError: obj has no Python source (a built-in, an instance), or fold_over is no integer.
         ValueError: fold_over is negative.
     """
+    data = shown(obj, *more, docstring=docstring, fold_over=fold_over)
+    if not _in_ipython():
+        print(data["text/plain"], end="")
+        return
+    from IPython.display import display
+
+    display(data, raw=True)
+
+
+def shown(obj: object, *more: object, docstring: bool = False, fold_over: int = 30) -> dict[str, str]:
+    """What `show` displays, by MIME type; the arguments are those of `show`."""
     if isinstance(fold_over, bool) or not isinstance(fold_over, int):
         raise TypeError(f"fold_over: expected an integer, got {fold_over!r}")
     if fold_over < 0:
         raise ValueError(f"fold_over: expected at least 0, got {fold_over}")
     code = [source(item, docstring=docstring) for item in (obj, *more)]
-    if not _in_ipython():
-        print("\n".join(code), end="")
-        return
-    from IPython.display import display
-
     blocks = [_markdown(item, text, fold_over) for item, text in zip((obj, *more), code, strict=True)]
-    display({"text/markdown": "\n".join(blocks), "text/plain": "\n".join(code)}, raw=True)
+    return {"text/markdown": "\n".join(blocks), "text/plain": "\n".join(code)}
 
 
 def source(obj: object, *, docstring: bool = False) -> str:

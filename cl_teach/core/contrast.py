@@ -214,21 +214,17 @@ def info_nce(
     check_choice(REDUCTIONS, reduction=reduction)
     if negatives is None:
         check_batch(len(query), 2, name="query", why="to have a negative (or pass negatives)")
-        if use_tiles(temperature):  # the same numbers without the table
-            rows = tiled_contrast(query, positive, 1 / temperature, columns=False, positive=0)
-            return _reduced(rows, reduction)
+    if negatives is None and use_tiles(temperature):  # the same numbers without the table
+        return _reduced(tiled_contrast(query, positive, 1 / temperature, columns=False, positive=0), reduction)
     q, k = normalize(query), normalize(positive)
     if negatives is None or in_batch:
-        logits = q @ k.mT  # (n, n), the positive on the diagonal
-        own = torch.arange(len(q), device=q.device)
+        logits, own = q @ k.mT, torch.arange(len(q), device=q.device)  # (n, n), the positive on the diagonal
     else:
-        logits = (q * k).sum(1, keepdim=True)  # (n, 1)
-        own = torch.zeros(len(q), dtype=torch.long, device=q.device)
+        logits, own = (q * k).sum(1, keepdim=True), torch.zeros_like(q[:, 0], dtype=torch.long)  # (n, 1)
     if negatives is not None:
-        others = (
-            (normalize(negatives) @ q[..., None]).squeeze(-1) if negatives.ndim == 3 else q @ normalize(negatives).mT
-        )
-        logits = torch.cat([logits, others], 1)
+        others = normalize(negatives)
+        others = (others @ q[..., None]).squeeze(-1) if others.ndim == 3 else q @ others.mT
+        logits = torch.cat([logits, others], 1)  # (n, 1 + k) or (n, n + k)
     return F.cross_entropy(logits / temperature, own, reduction=reduction)
 
 

@@ -202,10 +202,11 @@ class _Whole:
             table.diagonal(k).fill_(-math.inf)
         table.exp_()
         sums = torch.cat([table.sum(1), table.sum(0)]) if self.both else table.sum(1)
-        losses = sums.log()
-        if own is not None:  # twice, once for either side of a pair, unless only rows are anchors
-            losses.view(-1, len(own)).sub_(own)
-        return losses, (sums, table)
+        if own is None:
+            return sums.log(), (sums, table)
+        # An own exponential serves either side of a pair, unless only rows are anchors. Not the difference of two
+        # logarithms: they are large, and nearly equal where a pair is nearly right.
+        return (sums.view(-1, len(own)) / own.exp_()).log_().flatten(), (sums, table)
 
     def gradients(self, weights: Tensor, sums: Tensor, table: Tensor) -> tuple[Tensor, Tensor | None]:
         """With respect to x and y, for one weight an anchor."""
@@ -239,9 +240,12 @@ class _Tiles:
             for j in range(i if self.symmetric else 0, m, side):
                 yield slice(i, min(i + side, n)), slice(j, min(j + side, m))
 
-    def logits(self, rows: slice, columns: slice) -> Tensor:
-        """One tile of logits; minus infinity where a pair is no candidate."""
+    def logits(self, rows: slice, columns: slice, own: Tensor | None = None) -> Tensor:
+        """One tile of logits, minus infinity where a pair is no candidate; writes the positives it meets into own."""
         tile = (self.x[rows] * self.scale) @ self.y[columns].mT
+        if own is not None and (diagonal := _diagonal(tile, self.positive or 0, rows, columns)) is not None:
+            first = max(rows.start, columns.start - (self.positive or 0))
+            own[first : first + len(diagonal)] = diagonal
         for k in self.skip:
             if (diagonal := _diagonal(tile, k, rows, columns)) is not None:
                 diagonal.fill_(-math.inf)
@@ -249,14 +253,14 @@ class _Tiles:
             tile.masked_fill_(self.labels[rows, None] != self.labels[None, columns], -math.inf)
         return tile
 
-    def log_sums(self) -> Tensor:
-        """``(n,)`` or ``(n + m,)`` log-sums of the candidates."""
+    def sums(self, own: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Each anchor's sum of exponentials, and the logit they are relative to (None for 0)."""
         n = len(self.x)
         size = n + len(self.y) if self.both else n
         sums = self.x.new_zeros(size)
         largest = None if self.narrow else self.x.new_full((size,), torch.finfo(self.x.dtype).min)
         for rows, columns in self.tiles():
-            tile = self.logits(rows, columns)
+            tile = self.logits(rows, columns, own)
             sides = [(rows, 1)]
             if self.both:
                 sides.append((slice(n + columns.start, n + columns.stop), 0))
@@ -271,15 +275,19 @@ class _Tiles:
                 old, new = largest[anchors], torch.maximum(largest[anchors], tile.amax(dim))
                 sums[anchors] = sums[anchors] * (old - new).exp_() + _exp(tile - new.unsqueeze(dim)).sum(dim)
                 largest[anchors] = new
-        return sums.log_() if largest is None else sums.log_().add_(largest)
+        return sums, largest
 
     def losses(self) -> tuple[Tensor, tuple[Tensor]]:
         """One loss an anchor; what to keep: the log-sums."""
-        log_sums, k = self.log_sums(), self.positive
-        if k is None:
+        own = None if self.positive is None else self.x.new_empty(len(self.x) - self.positive)
+        sums, largest = self.sums(own)
+        log_sums = sums.log() if largest is None else sums.log().add_(largest)
+        if own is None:
             return log_sums.clone(), (log_sums,)
-        own = torch.linalg.vecdot(self.x[: len(self.x) - k], self.y[k:]) * self.scale
-        return (log_sums.view(-1, len(own)) - own).flatten(), (log_sums,)
+        # Not log-sum minus logit: two large numbers that are nearly equal where a pair is nearly right.
+        sums = sums.view(-1, len(own))
+        losses = (sums / own.exp()).log_() if largest is None else sums.log_().add_(largest.view_as(sums) - own)
+        return losses.flatten(), (log_sums,)
 
     def gradients(self, weights: Tensor, log_sums: Tensor) -> tuple[Tensor, Tensor | None]:
         """With respect to x and y, for one weight an anchor."""

@@ -9,7 +9,9 @@ from pathlib import Path
 from urllib.parse import unquote
 
 import address
+import nbformat
 import pytest
+import shown_sources
 from bs4 import BeautifulSoup
 from notebooks import CHAPTERS, NAMES, ROOT, code_cells, prose, read
 
@@ -52,6 +54,12 @@ def test_executed_in_order_without_errors(path: Path) -> None:
     assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "call `make chapters`"
     errors = [i for i, cell in code_cells(path) if any(o.output_type == "error" for o in cell.outputs)]
     assert errors == []
+
+
+@every_chapter
+def test_shown_sources_are_as_they_are_now(path: Path) -> None:
+    stale = shown_sources.refresh(nbformat.read(path, as_version=4))
+    assert not stale, f"cells {stale}; run: .venv/bin/python tools/shown_sources.py"
 
 
 @every_chapter

@@ -1,5 +1,6 @@
 """The tiled losses against the plain formula: values, gradients, hard cases, and when they step aside."""
 
+import contextlib
 import math
 
 import pytest
@@ -222,3 +223,14 @@ def test_a_gpu_gives_the_same(name):
     found = value_and_gradients(loss, *(x.cuda() for x in z), 0.1, 256)
     for a, b in zip(found, expected, strict=True):
         assert (a.cpu().double() - b).abs().max() <= 1e-4 * b.abs().max() + 1e-6
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.01])
+@pytest.mark.parametrize("side", [0, 4])
+def test_a_pair_that_is_as_good_as_right_has_a_loss_that_is_small_and_not_negative(side, temperature):
+    z = torch.eye(12, 16)
+    with tiling(side) if side else contextlib.nullcontext():
+        for rows in (nt_xent(z, z, temperature, reduction="none"), info_nce(z, z, None, temperature, reduction="none")):
+            exact = math.log1p((22 if len(rows) == 24 else 11) * math.exp(-1 / temperature))
+            assert (rows >= 0).all()
+            assert (rows - exact).abs().max() < 2e-7  # float32 between 1 and 2
