@@ -18,8 +18,9 @@ and returns what was measured. Everything else is here:
   ``full`` get names of their own (``knn-full``) and are no headlines.
 
 Every file ends in ``main(__file__, *EXPERIMENTS)``. From a terminal it takes ``--jobs 2``, ``--root FOLDER``, ``--only
-NAME`` (one file of runs of several), ``--arms NAME ...`` (run these arms anew and keep the stored runs of the others)
-and ``--records`` (make the records once more from the stored runs).
+NAME`` (one file of runs of several), ``--arms NAME ...`` (run these arms anew and keep the stored runs of the others),
+``--seconds 120`` (begin no run after that: records are made of the seeds that are there, and the next call goes on) and
+``--records`` (make the records once more from the stored runs).
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ import argparse
 import ast
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 import statistics
@@ -36,6 +38,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -230,27 +233,60 @@ def end_with_parent() -> None:
         threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
 
 
-class Runs:
-    """Makes runs that are not there yet, in this process or in several."""
+class OutOfTime(Exception):
+    """Runs are missing, and no more are to be begun."""
 
-    def __init__(self, progress: Progress, jobs: int) -> None:
-        self.progress = progress
+
+class Runs:
+    """Makes runs that are not there yet, in this process or in several, for so many seconds."""
+
+    def __init__(self, progress: Progress, jobs: int, seconds: float = math.inf) -> None:
+        self.progress, self.end, self.cut_short = progress, time.monotonic() + seconds, False
         spawn = multiprocessing.get_context("spawn")
         self.pool = ProcessPoolExecutor(jobs, spawn, initializer=end_with_parent) if jobs > 1 else None
 
     def all(self, kind: str, function: Callable[..., Any], todo: Sequence[tuple[Row, int]]) -> list[Row]:
-        """Entries (``result``, ``seconds``) of these settings and seeds, in order."""
-        keys = [json.dumps([kind, settings, seed], sort_keys=True) for settings, seed in todo]
+        """Entries (``result``, ``seconds``) of these settings and seeds, in order.
+
+        Raises:
+            OutOfTime: not all could be made; `found` has those that are there.
+        """
+        keys = [self.key(kind, *job) for job in todo]
         missing = [(k, *job) for k, job in zip(keys, todo, strict=True) if k not in self.progress.done]
         futures: list[tuple[str, Future[tuple[Any, float]] | None, Row, int]] = [
             (key, self.pool.submit(call, function, seed, settings) if self.pool else None, settings, seed)
             for key, settings, seed in missing
         ]
         for key, future, settings, seed in futures:
-            result, seconds = future.result() if future else call(function, seed, settings)
+            left = self.end - time.monotonic()
+            try:
+                if left <= 0:
+                    raise TimeoutError
+                waits = None if left == math.inf else left
+                result, seconds = future.result(waits) if future else call(function, seed, settings)
+            except TimeoutError:
+                self.stop()
+                raise OutOfTime from None
             self.progress.add(key, result, seconds)
             print(f"{kind} {settings} seed {seed}: {brief(result)}, {seconds:.1f} s", flush=True)
         return [self.progress.done[key] for key in keys]
+
+    def found(self, kind: str, todo: Sequence[tuple[Row, int]]) -> list[Row | None]:
+        """The same; None where a run is missing."""
+        return [self.progress.done.get(self.key(kind, *job)) for job in todo]
+
+    @staticmethod
+    def key(kind: str, settings: Row, seed: int) -> str:
+        """What a run is kept under."""
+        return json.dumps([kind, settings, seed], sort_keys=True)
+
+    def stop(self) -> None:
+        """Give up what is under way."""
+        self.cut_short = True
+        if self.pool:
+            self.pool.shutdown(wait=False, cancel_futures=True)
+            for process in multiprocessing.active_children():
+                process.terminate()
 
 
 def brief(result: Any) -> str:
@@ -449,12 +485,18 @@ def conduct(experiment: Experiment, runs: Runs) -> tuple[list[Row], list[Row]]:
     arms = list(settings)
     for first, last in zip((0, *looks), looks or (len(seeds),), strict=False):
         todo = [(arm, seed) for seed in seeds[first:last] for arm in arms]
-        done = runs.all(experiment.file, experiment.trial, [(settings[arm], seed) for arm, seed in todo])
-        for (arm, seed), entry in zip(todo, done, strict=True):
+        jobs = [(settings[arm], seed) for arm, seed in todo]
+        with suppress(OutOfTime):
+            runs.all(experiment.file, experiment.trial, jobs)
+        for (arm, seed), entry in zip(todo, runs.found(experiment.file, jobs), strict=True):
+            if entry is None:
+                continue
             result = entry["result"] if isinstance(entry["result"], list) else [entry["result"]]
             for found in result:
                 share = {"seconds": round(entry["seconds"] / len(result), 3)}
                 rows.append(settings[arm] | {"seed": seed} | share | found)
+        if runs.cut_short:
+            break
         if looks and last != looks[-1]:
             heads = [c for c in experiment.claims if c.headline and values(experiment, c, rows)[0]]
             open_ = [claim for claim in heads if pending(experiment, claim, rows, last)]
@@ -478,6 +520,7 @@ def run(
     jobs: int = 1,
     only_records: bool = False,
     arms: Sequence[str] = (),
+    seconds: float = math.inf,
 ) -> Path | None:
     """Make all runs that are missing, keep them, and write the records; returns where, None for the repository."""
     if root is None and at_scale(False, False, smoke=True):
@@ -493,7 +536,7 @@ def run(
     home = root or evidence.repository_root() or Path.cwd()
     scale = at_scale("small", "full", smoke="smoke")
     progress = Progress(home / "_build" / "evidence" / f"{Path(script).stem}.{scale}.jsonl", fingerprint(Path(script)))
-    runs = Runs(progress, jobs)
+    runs = Runs(progress, jobs, seconds)
     rows: dict[str, list[Row]] = {}
     tables: dict[str, list[Row]] = {}
     of: list[tuple[Experiment, list[Row]]] = []
@@ -502,7 +545,14 @@ def run(
             print(f"{experiment.file}: left out. {trouble}", flush=True)
             continue
         part = {arm: given for arm, given in experiment.arms.items() if arm in arms or not arms}
-        found, table = conduct(replace(experiment, arms=part), runs) if part else ([], [])
+        try:
+            found, table = conduct(replace(experiment, arms=part), runs) if part and not runs.cut_short else ([], [])
+        except OutOfTime:
+            found, table = [], []
+        if runs.cut_short:
+            print(f"{experiment.file}: the time is over; called again it goes on", flush=True)
+            if not found:
+                continue
         if arms:
             found = stored_but(experiment, part, experiment.file, root) + found
             table = stored_but(experiment, part, f"{experiment.file}-tuning", root) + table
@@ -517,7 +567,8 @@ def run(
             evidence.save_runs(f"{name}-tuning", alike(tables[name]), root=root)
     for experiment, found in of:
         write(experiment, found, root)
-    progress.file.unlink(missing_ok=True)
+    if not runs.cut_short:
+        progress.file.unlink(missing_ok=True)
     return root
 
 
@@ -551,9 +602,20 @@ def main(script: str, *experiments: Experiment) -> None:
     parser = argparse.ArgumentParser(description=f"Runs {Path(script).name} and writes its records.")
     parser.add_argument("--jobs", type=int, default=1, help="processes that make runs at the same time")
     parser.add_argument("--root", type=Path, help="folder to write to (default: the repository)")
+    parser.add_argument(
+        "--seconds", type=float, default=math.inf, help="begin no run after that; records of what is there"
+    )
     parser.add_argument("--records", action="store_true", help="only make the records again, from the stored runs")
     parser.add_argument("--only", choices=sorted({e.file for e in experiments}), help="one file of runs")
     parser.add_argument("--arms", nargs="+", default=(), choices=sorted({a for e in experiments for a in e.arms}))
     given = parser.parse_args()
     chosen = [e for e in experiments if given.only in (None, e.file)]
-    run(script, *chosen, root=given.root, jobs=given.jobs, only_records=given.records, arms=given.arms)
+    run(
+        script,
+        *chosen,
+        root=given.root,
+        jobs=given.jobs,
+        only_records=given.records,
+        arms=given.arms,
+        seconds=given.seconds,
+    )

@@ -94,6 +94,29 @@ def test_a_stopped_experiment_goes_on_and_loses_one_run(runner: ModuleType, scri
     assert stored[0] == stored[1]
 
 
+def test_when_the_time_is_over_records_are_of_what_is_there_and_the_next_call_goes_on(
+    runner: ModuleType, script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trial = Trials({"base": 0.0, "method": 2.0})
+    monkeypatch.setattr(runner.time, "monotonic", lambda: float(len(trial.calls)))  # a run takes a second
+    runner.run(script, experiment(runner, trial), root=tmp_path, seconds=5)
+    assert evidence.load("toy", "better", root=tmp_path).seeds == [0, 1]
+    assert len(trial.calls) == 5
+    assert list((tmp_path / "_build").rglob("*.jsonl"))
+    runner.run(script, experiment(runner, trial), root=tmp_path)
+    assert evidence.load("toy", "better", root=tmp_path).seeds == [0, 1, 2, 3, 4]
+    assert len(trial.calls) == 10
+    assert not list((tmp_path / "_build").rglob("*.jsonl"))
+
+
+def test_without_time_to_tune_nothing_is_written(runner: ModuleType, script: str, tmp_path: Path) -> None:
+    tuning = runner.Tuning({"rate": (1.0, 2.0, 4.0)}, lambda seed, arm, rate: -abs(rate - 2.0))
+    runner.run(
+        script, experiment(runner, Trials({"base": 0.0, "method": 2.0}), tuning=tuning), root=tmp_path, seconds=0
+    )
+    assert not (tmp_path / "data").exists()
+
+
 def test_changed_code_begins_anew_and_a_changed_sentence_does_not(
     runner: ModuleType, script: str, tmp_path: Path
 ) -> None:
