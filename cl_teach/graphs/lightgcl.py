@@ -214,7 +214,9 @@ def propagate(
 
 def _without_zeros(adjacency: Tensor) -> Tensor:
     """A matrix with few entries as a sparse one, which multiplies faster; a table that wants a gradient stays one."""
-    few = not adjacency.requires_grad and SPARSE * int(adjacency.count_nonzero()) < adjacency.numel()
+    if adjacency.requires_grad or torch.compiler.is_compiling():  # how many there are is no matter of shapes
+        return adjacency
+    few = SPARSE * int(adjacency.count_nonzero()) < adjacency.numel()
     return adjacency.to_sparse() if few else adjacency
 
 

@@ -1,5 +1,6 @@
 """Cai et al. (2023): the second view is a low-rank reconstruction."""
 
+import importlib
 import math
 
 import pytest
@@ -23,6 +24,7 @@ from cl_teach.graphs.lightgcl import (
 )
 from cl_teach.models.graph import normalize_interactions
 
+MODULE = importlib.import_module("cl_teach.graphs.lightgcl")  # the package has a function of that name
 R = draw(6, 8) > 0.2
 A = normalize_interactions(R).double()
 VIEW = low_rank_view(A, 3)
@@ -270,3 +272,18 @@ def test_bad_input_is_named(call, says):
 def test_wrong_types_are_named():
     with pytest.raises(TypeError, match="interactions"):
         normalize_interactions(A)
+
+
+def test_few_entries_are_multiplied_alone_with_the_same_value_and_gradient(monkeypatch):
+    graph = normalize_interactions(torch.eye(40, 60).roll(3, 1).bool())
+    tables = Sides(draw(40, 3, seed=1).requires_grad_(), draw(60, 3, seed=2).requires_grad_())
+    assert MODULE._without_zeros(graph).is_sparse
+    assert not MODULE._without_zeros(torch.ones(4, 5)).is_sparse
+    found = []
+    for share in (MODULE.SPARSE, 60):  # the second takes the whole table
+        monkeypatch.setattr(MODULE, "SPARSE", share)
+        last = propagate(tables, graph.double(), low_rank_view(graph.double(), 2)).carried[-1]
+        value = last.users.square().sum() + last.items.sum()
+        found.append((value, *torch.autograd.grad(value, tables)))
+    for sparse, dense in zip(*found, strict=True):
+        torch.testing.assert_close(sparse, dense)
