@@ -131,7 +131,7 @@ def python_tokens(code: str, *, hide_names: bool = False) -> list[tuple[str, str
     except (SyntaxError, ValueError, tokenize.TokenError, RecursionError) as error:
         raise ValueError(f"code: expected Python that can be parsed, got {code[:60]!r} ({error})") from None
     found = []
-    for token in tokens:
+    for token in _whole_strings(tokens, code):
         text = token.string
         if token.type == tokenize.NAME and keyword.iskeyword(text):
             found.append((text, "keyword"))
@@ -146,6 +146,27 @@ def python_tokens(code: str, *, hide_names: bool = False) -> list[tuple[str, str
         elif token.type not in LAYOUT:
             found += [(word, "string") for word in split_words(text)]
     return found
+
+
+def _whole_strings(tokens: list[tokenize.TokenInfo], code: str) -> list[tokenize.TokenInfo]:
+    """Formatted strings as one token each, as Python 3.11 has them; from 3.12 on they come in pieces."""
+    lines = list(io.StringIO(code))  # as the tokenizer cuts them
+    whole: list[tokenize.TokenInfo] = []
+    opened: list[tokenize.TokenInfo] = []
+    for token in tokens:
+        kind = tokenize.tok_name[token.type]
+        if kind in ("FSTRING_START", "TSTRING_START"):
+            opened.append(token)
+        elif kind in ("FSTRING_END", "TSTRING_END"):
+            first = opened.pop()
+            if not opened:
+                (top, left), (bottom, right) = first.start, token.end
+                text = "".join(lines[top - 1 : bottom])
+                text = text[left : len(text) - len(lines[bottom - 1]) + right]
+                whole.append(tokenize.TokenInfo(tokenize.STRING, text, first.start, token.end, first.line))
+        elif not opened:
+            whole.append(token)
+    return whole
 
 
 def _chosen_names(tree: ast.AST) -> set[str]:

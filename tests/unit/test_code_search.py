@@ -76,6 +76,11 @@ class TestTokens:
         hidden = [text for text, _ in python_tokens("def f(x):\n    y = len(x)\n    return y.real", hide_names=True)]
         assert hidden == "def <name> ( <name> ) : <name> = len ( <name> ) return <name> . real".split()
 
+    def test_a_formatted_string_is_a_string_in_every_python(self):
+        tokens = python_tokens('x = f\'a {b:{width}} c\' + rf"""two\n{lines!r}"""')
+        assert [text for text, _ in tokens] == ["x", "=", "f", "a", "b", "width", "c", "+", "rf", "two", "lines", "r"]
+        assert {kind for text, kind in tokens if text not in ("x", "=", "+")} == {"string"}
+
     def test_code_that_cannot_be_parsed_is_refused(self):
         for hide in (True, False):
             with pytest.raises(ValueError, match="code: expected Python"):
