@@ -2,7 +2,8 @@
 
 ``python tools/execute_chapters.py`` runs all of them, ``... 1_foundations/01_learning_by_comparison`` one.
 Every notebook runs in its own folder with fixed seeds for hashing, no progress bars, and its share of cores.
-What is stored has no times, no widget states, and sequential execution counts.
+What is stored has no times, no widget states, sequential execution counts, and pictures of few bytes (`pictures`).
+``--compress`` makes the pictures of stored chapters smaller and runs nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import pictures
 from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError, CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
@@ -128,9 +130,19 @@ def execute(path: Path, timeout: int, cores: int) -> tuple[Path, float, str]:
     if not problem:
         clean(notebook)
         nbformat.validate(notebook)
-        text = nbformat.writes(notebook)
+        text = pictures.compress(nbformat.writes(notebook), jobs=cores)
         files.write_text(path, text if text.endswith("\n") else text + "\n")
     return path, seconds, problem
+
+
+def compress(paths: list[Path]) -> None:
+    """Make the stored pictures of chapters smaller, in place; says what that saved."""
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        better = pictures.compress(text, jobs=os.cpu_count() or 2)
+        if better != text:
+            files.write_text(path, better)
+        print(f"  {len(text) / 1e6:.2f} -> {len(better) / 1e6:.2f} MB  {path.relative_to(CHAPTERS)}", flush=True)
 
 
 def main() -> None:
@@ -139,10 +151,14 @@ def main() -> None:
     parser.add_argument("names", nargs="*", help="for example 1_foundations/01_learning_by_comparison")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 2, help="chapters at a time")
     parser.add_argument("--timeout", type=int, default=900, help="seconds that one cell may take")
+    parser.add_argument("--compress", action="store_true", help="only make stored pictures smaller")
     args = parser.parse_args()
     paths = find(args.names)
     if not paths:
         sys.exit("There is no chapter in chapters/ yet.")
+    if args.compress:
+        compress(paths)
+        return
     jobs = max(1, min(args.jobs, len(paths)))
     cores = max(1, (os.cpu_count() or 2) // jobs)
     print(f"Executing {len(paths)} chapter(s), {jobs} at a time, {cores} core(s) each.", flush=True)

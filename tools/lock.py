@@ -29,7 +29,7 @@ DIRECT: dict[str, tuple[str, ...]] = {
         "ipywidgets",
         "Pygments",
     ),
-    "running notebooks": ("ipykernel", "jupyter-client", "nbclient", "nbconvert", "nbformat"),
+    "running notebooks": ("ipykernel", "jupyter-client", "nbclient", "nbconvert", "nbformat", "zopfli"),
     "the book": ("jupyter-book", "sphinx-exercise", "sphinx-proof", "sphinxcontrib-bibtex"),
     "the book as a PDF and as slides": ("beautifulsoup4", "pikepdf", "markdown-it-py", "mdit-py-plugins", "jinja2"),
     "tests": ("pytest", "pytest-xdist", "hypothesis", "nbval", "playwright", "axe-playwright-python", "pypdf"),

@@ -1,9 +1,11 @@
-"""Keep every page of the book on its own, without scripts that fetch from elsewhere, and readable aloud."""
+"""Keep every page on its own, without scripts that fetch from elsewhere, readable aloud, and the glossary in reach."""
 
 from __future__ import annotations
 
 from typing import Any
 
+from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 
 
@@ -26,8 +28,18 @@ def mend_reference_list(app: Sphinx, page: str, template: str, context: dict[str
         context["body"] = context["body"].replace('role="doc-biblioentry"', 'role="listitem"')
 
 
+def offer_terms(app: Sphinx, doctree: nodes.document) -> None:
+    """Let chapters link to `glossary.md#term-...` in plain Markdown, which looks for headings only."""
+    slugs = app.env.metadata[app.env.docname].setdefault("myst_slugs", {})
+    for glossary in doctree.findall(addnodes.glossary):
+        for term in glossary.findall(nodes.term):
+            for name in term["ids"]:
+                slugs[name] = (term.line or 0, name, term.astext())
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Run after everybody else has added theirs."""
     app.connect("html-page-context", leave_out_thebe, priority=950)
     app.connect("html-page-context", mend_reference_list)
+    app.connect("doctree-read", offer_terms)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}
