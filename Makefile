@@ -129,6 +129,7 @@ $(PEERS)/.ready: benchmarks/peers.txt $(READY)
 
 bench: $(PEERS)/.ready ## measure time and memory beside other libraries and write the book's performance page (on a quiet machine)
 	@OMP_NUM_THREADS=1 PYTHONPATH=$(PEERS) $(PY) benchmarks/measure.py
+	@OMP_NUM_THREADS=1 PYTHONPATH=$(PEERS) $(PY) benchmarks/peers.py
 	@$(PY) benchmarks/page.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/steps.py
 	@$(PY) benchmarks/steps_page.py

@@ -216,7 +216,7 @@ def info_nce(
         check_batch(len(query), 2, name="query", why="to have a negative (or pass negatives)")
     if negatives is None and use_tiles(temperature):  # the same numbers without the table
         return _reduced(tiled_contrast(query, positive, 1 / temperature, columns=False, positive=0), reduction)
-    q, k = normalize(query), normalize(positive)
+    q, k = normalize(query) / temperature, normalize(positive)
     if negatives is None or in_batch:
         logits, own = q @ k.mT, torch.arange(len(q), device=q.device)  # (n, n), the positive on the diagonal
     else:
@@ -225,7 +225,7 @@ def info_nce(
         others = normalize(negatives)
         others = (others @ q[..., None]).squeeze(-1) if others.ndim == 3 else q @ others.mT
         logits = torch.cat([logits, others], 1)  # (n, 1 + k) or (n, n + k)
-    return F.cross_entropy(logits / temperature, own, reduction=reduction)
+    return F.cross_entropy(logits, own, reduction=reduction)
 
 
 @full_precision
@@ -421,11 +421,11 @@ def siglip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor, bias: fl
     check_shapes(image=(image, "n d"), text=(text, "n d"))
     check_scale(log_scale)
     check_in_range(-math.inf, math.inf, bias=bias)
-    log_scale = torch.as_tensor(log_scale, dtype=image.dtype, device=image.device)
-    logits = log_scale.exp() * (normalize(image) @ normalize(text).mT) + bias  # (n, n)
-    sign = 2.0 * self_mask(len(image), image.device) - 1
-    loss = -F.logsigmoid(sign * logits).sum() / len(image)
-    return finite_result(loss, log_scale=log_scale.detach(), bias=bias)
+    scale, shift = (torch.as_tensor(x, dtype=image.dtype, device=image.device) for x in (log_scale, bias))
+    logits = torch.addmm(shift, scale.exp() * normalize(image), normalize(text).mT)  # (n, n)
+    wrong = logits.diagonal_scatter(-logits.diagonal())  # -y times the logit
+    loss = F.softplus(wrong).sum() / len(image)  # -log sigmoid(x) is softplus(-x)
+    return finite_result(loss, log_scale=log_scale, bias=bias)
 
 
 def reduce(loss: Tensor, reduction: str) -> Tensor:

@@ -1,8 +1,8 @@
 r"""What graph methods share: scaled adjacency matrices, by which features travel along edges, and a network of two such
 steps.
 
-A dense matrix product is the whole propagation: ``matrix @ features`` gives each node a weighted sum of what its
-neighbors hold. Graphs of a few thousand nodes fit.
+A matrix product is the whole propagation: ``matrix @ features`` gives each node a weighted sum of what its neighbors
+hold.
 """
 
 from __future__ import annotations
@@ -116,5 +116,21 @@ class GCN(nn.Module):
         check_entries(-math.sqrt(LARGEST), math.sqrt(LARGEST), features=features)
         x = features.to(self.first.weight)
         edges = check_edges(edges, len(x), minimum=0, name="edges, features")
-        a = gcn_matrix(edges, len(x)).to(x)
-        return torch.relu(a @ self.second(torch.relu(a @ self.first(x))))
+        a = _sparse_gcn_matrix(edges.to(x.device), len(x))
+        return torch.relu(_along(a, self.second(torch.relu(_along(a, self.first(x))))))
+
+
+def _sparse_gcn_matrix(edges: Tensor, n: int) -> Tensor:
+    """`gcn_matrix` without its zeros: of a graph's n x n pairs hardly any is an edge."""
+    loops = torch.arange(n, device=edges.device).expand(2, n)
+    pairs = torch.cat([edges[[1, 0]], loops], 1).unique(dim=1)  # (2, m'), each once
+    root = pairs[0].bincount(minlength=n).sqrt()
+    values = 1 / (root[pairs[0]] * root[pairs[1]])
+    return torch.sparse_coo_tensor(pairs, values, (n, n), is_coalesced=True, check_invariants=True)
+
+
+def _along(a: Tensor, x: Tensor) -> Tensor:
+    """The product of a sparse matrix, which has float32 or float64 only, with features of any precision."""
+    wide = torch.promote_types(x.dtype, a.dtype)
+    with torch.autocast(x.device.type, enabled=False):
+        return torch.sparse.mm(a.to(wide), x.to(wide)).to(x.dtype)
