@@ -29,6 +29,7 @@ BLOCKS = ((128, 32, 8, 2), (64, 32, 4, 2), (64, 64, 8, 1))
 Block = tuple[int, int, int, int]
 # A row of the gradient has to fit into registers.
 WIDEST = 128
+NUMBERS = ["n", "m", "skip", "one", "two"]  # compiled once for all of them
 NEVER = 2**30  # a diagonal that no table has
 PER_LOG = tl.constexpr(1.4426950408889634)  # 1 / log 2: a card has an instruction for powers of 2
 
@@ -41,7 +42,7 @@ def _logits(x, y, rows, columns, m, skip):
     return tl.where((columns[None, :] < m) & (gap != skip), s, float("-inf"))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def _log_sums(X, Y, OUT, n, m, d, scale, skip, R: tl.constexpr, C: tl.constexpr, D: tl.constexpr):
     """OUT[i] = log sum_j exp(scale x_i . y_j) over the candidates j."""
     rows, width = tl.program_id(0) * R + tl.arange(0, R), tl.arange(0, D)
@@ -58,7 +59,7 @@ def _log_sums(X, Y, OUT, n, m, d, scale, skip, R: tl.constexpr, C: tl.constexpr,
     tl.store(OUT + rows, (largest + tl.log2(total)) / PER_LOG, mask=rows < n)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=NUMBERS)
 def _gradient(
     X, Y, LX, LY, WX, WY, OUT, n, m, d, scale, skip, one, two, R: tl.constexpr, C: tl.constexpr, D: tl.constexpr
 ):

@@ -51,9 +51,10 @@ STAGES = (
     Stage("tests", 130, "Tests marked `cuda`"),
     Stage("precision", 40, "Losses under autocast beside float64"),
     Stage("losses", 110, "Losses beside others, Inf-CL and Triton among them"),
-    Stage("tiles", 70, "Sides of tiles, blocks of Triton, products alone, low temperature, large batches"),
+    Stage("tiles", 60, "Sides of tiles, products alone, low temperature, large batches"),
     Stage("peers", 60, "Other libraries"),
     Stage("page", 15, "The performance page"),
+    Stage("triton", 60, "Triton's kernels: right on this card, and their blocks"),
     Stage("simclr", 60, "SimCLR at full scale"),
     Stage("directpred", 150, "DirectPred at full scale"),
     Stage("dcl", 150, "DCL at full scale"),
@@ -304,8 +305,6 @@ def tiles(folder: Path, small: bool) -> list[str]:
         times = measure.take_turns(steps, 0.02 if small else 3.0)
         for side in steps:
             lines.append(f"| {n:,} | {side} | {1e3 * times[side]:.3g} | {measure.peak_of(steps[side]) / 2**20:.3g} |")
-    if device == "cuda" and importlib.util.find_spec("triton"):
-        lines += ["", *blocks(measure)]
     measure.DIMS = (128,)
     take_turns = measure.take_turns
     measure.take_turns = lambda steps, seconds, **more: take_turns(steps, seconds * (0.002 if small else 0.3), **more)
@@ -327,16 +326,27 @@ def tiles(folder: Path, small: bool) -> list[str]:
     return lines + [f"| {r['pairs']:,} | {r['seconds']:.3g} | {r['resident_mib']:.3g} |" for r in rows]
 
 
-def blocks(measure: Any) -> list[str]:
-    """Triton's kernels: are they right on this card, and which blocks are fast?"""
+def triton(folder: Path, small: bool) -> list[str]:
+    """Are the kernels right on this card, and which blocks are fast?"""
+    import measure
     import torch
+
+    if not importlib.util.find_spec("triton"):
+        raise Missing("the package `triton` is not installed")
+    os.environ |= {"TRITON_INTERPRET": "1"} if small else {}  # Triton looks at it when it is imported
     import triton_contrast as kernels
 
-    apart = max(kernels.deviation(*sizes, **table) / max(sizes[3], 1) for *sizes, table in kernels.CASES)
-    lines = [f"Triton beside float64, differences over the scale: at most {apart:.0e}.", ""]
-    lines += ["| pairs | block | ms |", "| ---: | --- | ---: |"]
-    for n in (4096, 16384):
-        z1, z2 = measure.draw(n)
+    n, d, pair = (10, 16, kernels.SMALL) if small else (1000, 128, kernels.BLOCKS[0])
+    lines = ["| table | scale | apart from float64 |", "| --- | ---: | ---: |"]
+    for scale in (10.0, 200.0):
+        for name, table in {"NT-Xent": kernels.NT_XENT | {"positive": n}, "CLIP": {"positive": 0}}.items():
+            apart = kernels.deviation(n, n, d, scale, pair, **table)
+            lines.append(f"| {name} | {scale:g} | {apart:.0e} |")
+            if apart > 1e-6 * max(scale, 5):
+                raise Failed("\n".join([*lines, "", "The last one is too far apart."]))
+    lines += ["", "| pairs | block | ms |", "| ---: | --- | ---: |"]
+    for n in (16,) if small else (4096, 16384, 65536):
+        z1, z2 = measure.draw(n, 16 if small else 128)
         for block in kernels.BLOCKS:
 
             def step(a: Any = z1, b: Any = z2, block: Any = block) -> None:
@@ -345,7 +355,9 @@ def blocks(measure: Any) -> list[str]:
 
             try:
                 step()
-                lines.append(f"| {n:,} | {block} | {1e3 * measure.take_turns({'': step}, 0.5)['']:.3g} |")
+                lines.append(
+                    f"| {n:,} | {block} | {1e3 * measure.take_turns({'': step}, 0.01 if small else 0.5)['']:.3g} |"
+                )
             except Exception as error:  # too large for this card, say
                 lines.append(f"| {n:,} | {block} | {type(error).__name__} |")
     return lines
@@ -434,7 +446,7 @@ def work(name: str, folder: Path, small: bool, seconds: int) -> None:
     sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]
     if PEERS.is_dir():
         sys.path.append(str(PEERS))
-    stages = {f.__name__: f for f in (card, tests, precision, losses, tiles, peers, page)}
+    stages = {f.__name__: f for f in (card, tests, precision, losses, tiles, peers, page, triton)}
     try:
         lines = experiment(name, folder, small, seconds) if name in RUNS else stages[name](folder, small)
         how = "done"
