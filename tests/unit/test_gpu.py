@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 import torch
-from pretended import to_device
+from pretended import OnCard, to_device
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
@@ -22,7 +22,7 @@ from torch.utils._device import _device_constructors
 from torch.utils._pytree import tree_leaves
 
 from cl_teach.augment import simclr_augment
-from cl_teach.core import nt_xent, tiling
+from cl_teach.core import clip_loss, info_nce, nt_xent, sup_con, tiling
 from cl_teach.models import ConvEncoder, ProjectionHead
 from cl_teach.training import pretrain
 
@@ -167,6 +167,38 @@ def test_a_pretended_gpu_refuses_what_a_gpu_refuses() -> None:
 @pytest.mark.parametrize("slug", CASES)
 def test_no_step_mixes_devices(slug: str) -> None:
     alike(losses_and_gradients(slug, "cuda", pretended=True), losses_and_gradients(slug, "cpu"))
+
+
+LOSSES = {
+    "nt_xent": lambda a, b: nt_xent(a, b, 0.1),
+    "nt_xent, cold": lambda a, b: nt_xent(a, b, 0.01),
+    "sup_con": lambda a, b: sup_con(torch.cat([a, b]), torch.arange(2 * len(a), device=a.device) % 3, 0.1),
+    "clip_loss": lambda a, b: clip_loss(a, b, torch.tensor(2.0, device=a.device)),
+    "info_nce": lambda a, b: info_nce(a, b, None, 0.1),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_no_tile_waits_for_the_card(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    dispatch, waits = OnCard.__torch_dispatch__.__func__, list[str]()
+
+    def noted(cls: Any, func: Any, *rest: Any) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default:  # a number that Python asks for
+            waits.append(name)
+        return dispatch(cls, func, *rest)
+
+    monkeypatch.setattr(OnCard, "__torch_dispatch__", classmethod(noted))
+    counts = []
+    for n in (8, 32):  # 4 to 16 and 64 to 256 tiles
+        with OnDevice("cuda", pretended=True) as mode, tiling(4):
+            z = [torch.randn(n, 8).requires_grad_() for _ in range(2)]
+            mode.setup = False
+            waits.clear()
+            value = LOSSES[name](*z)
+            forward = len(waits)
+            torch.autograd.grad(value, z)
+            counts.append((forward, len(waits) - forward))
+    assert counts[0] == counts[1] and counts[0][1] <= 1
 
 
 class Alternate:
