@@ -199,6 +199,7 @@ def tiled_rivals() -> tuple[dict[str, dict[str, Callable[..., Any]]], list[str]]
             return (both[0].mean() + both[1].mean()) / 2
 
         found["CLIP"]["Inf-CL"] = theirs
+        said.append("Inf-CL multiplies in TensorFloat-32 (ten bits), ours in float32.")
     else:
         said.append("Inf-CL is not measured: it wants a GPU and the package `inf-cl`.")
     return found, said
