@@ -135,25 +135,25 @@ class _Contrast(torch.autograd.Function):
     def forward(ctx: Any, a: Tensor, b: Tensor | None, scale: float | Tensor, task: _Task) -> Tensor:
         x, x_length = direction(torch.cat([a, b]), in_place=True) if task.stacked and b is not None else direction(a)
         y, y_length = (None, None) if task.stacked or b is None else direction(b)
-        losses, kept = _table(x, y, float(scale), task).losses()
-        number = None if isinstance(scale, Tensor) else scale
-        ctx.save_for_backward(a, b, scale if number is None else None, x, x_length, y, y_length, *kept)
-        ctx.number, ctx.task = number, task
+        ctx.number, ctx.task = float(scale), task  # read once: on a GPU it is waited for
+        losses, kept = _table(x, y, ctx.number, task).losses()
+        ctx.save_for_backward(a, b, scale if isinstance(scale, Tensor) else None, x, x_length, y, y_length, *kept)
         return losses.to(a.dtype)
 
     @staticmethod
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
         a, b, scale, x, x_length, y, y_length, *kept = ctx.saved_tensors
-        scale, task, wanted = ctx.number if scale is None else scale, ctx.task, ctx.needs_input_grad
+        number, task, wanted = ctx.number, ctx.task, ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph=True: the gradient will be differentiated, so autograd must see it
             inputs = [value for value, want in zip((a, b, scale), wanted, strict=False) if want]
-            found = iter(torch.autograd.grad(_plain(a, b, scale, task), inputs, weights, create_graph=True))
+            rows = _plain(a, b, number if scale is None else scale, task)
+            found = iter(torch.autograd.grad(rows, inputs, weights, create_graph=True))
             return *(next(found) if want else None for want in wanted[:3]), None
-        table = (_Whole if len(kept) == 2 else _Tiles)(x, y, float(scale), task)
+        table = (_Whole if len(kept) == 2 else _Tiles)(x, y, number, task)
         x_grad, y_grad = table.gradients(weights.to(x.dtype), *kept)
         scale_grad = None
         if wanted[2]:  # every pair of a symmetric table stands in two rows of the gradient
-            scale_grad = ((x * x_grad).sum() / (2 if y is None else 1) / scale).to(scale.dtype)
+            scale_grad = ((x * x_grad).sum() / (2 if y is None else 1) / number).to(scale.dtype)
         a_grad = along_sphere(x_grad, x, x_length).to(a.dtype)
         if task.stacked:
             return a_grad[: len(a)], a_grad[len(a) :], scale_grad, None
@@ -269,7 +269,7 @@ class _Tiles:
             if largest is None:
                 tile.exp_()
                 for anchors, dim in sides:
-                    sums[anchors] += tile.sum(dim)
+                    sums[anchors].add_(tile.sum(dim))  # not +=, which would write the slice once more
                 continue
             for anchors, dim in sides:
                 old, new = largest[anchors], torch.maximum(largest[anchors], tile.amax(dim))

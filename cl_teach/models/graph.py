@@ -133,4 +133,4 @@ def _along(a: Tensor, x: Tensor) -> Tensor:
     """The product of a sparse matrix, which has float32 or float64 only, with features of any precision."""
     wide = torch.promote_types(x.dtype, a.dtype)
     with torch.autocast(x.device.type, enabled=False):
-        return torch.sparse.mm(a.to(wide), x.to(wide)).to(x.dtype)
+        return (a.to(wide) @ x.to(wide)).to(x.dtype)
