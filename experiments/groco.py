@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from cl_teach.augment import simclr_augment
 from cl_teach.core import normalize, nt_xent
 from cl_teach.evaluation import embed, uniformity
-from cl_teach.losses.groco import _exchange, group_order
+from cl_teach.losses.groco import _permute, group_order
 from cl_teach.models import ConvEncoder, ProjectionHead
 from cl_teach.training import at_scale, device, fit, seed_everything
 
@@ -66,17 +66,8 @@ def top_ranks(x: Tensor, low: int, steepness: float) -> Tensor:
     Returns:
         ``(..., n)``.
     """
-    n, layers = x.shape[-1], []
-    for layer in range(n):
-        first = layer % 2
-        stop = first + (n - first) // 2 * 2
-        keep = torch.arctan(steepness * (x[..., first + 1 : stop : 2] - x[..., first:stop:2])) / torch.pi + 0.5
-        layers.append((first, stop, keep))
-        x = _exchange(x, keep, first, stop, dim=-1)
-    marked = (torch.arange(n, device=x.device) >= low).to(x).expand_as(x)
-    for first, stop, keep in reversed(layers):
-        marked = _exchange(marked, keep, first, stop, dim=-1)
-    return marked
+    marked = (torch.arange(x.shape[-1], device=x.device) >= low).to(x).expand_as(x)
+    return _permute(marked.movedim(-1, 0), x.movedim(-1, 0), steepness).movedim(0, -1)
 
 
 def ordered(anchor: Tensor, other: Tensor, top: int) -> Tensor:
