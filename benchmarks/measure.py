@@ -1,8 +1,8 @@
 """Speed and memory of the losses and of a whole training step, beside other people's code; called by ``make bench``.
 
-Every figure is a ratio of medians: the two sides take turns in one process on one thread (``--threads``), so that what
-else the machine does hits both. Memory is the peak of the allocator during one forward and backward pass, from torch's
-profiler. Results go to ``data/benchmarks.json``; ``benchmarks/page.py`` turns them into the book's page.
+Every figure is a median of passes that the sides take in turns in one process, so that what else the machine does hits
+all. Memory is the peak of the allocator during one forward and backward pass, from torch's profiler. Results go to
+``data/benchmarks.json``; ``benchmarks/page.py`` turns them into the book's page.
 """
 
 from __future__ import annotations
@@ -15,11 +15,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measuring import DEVICE, largest_resident_mib, machine, peak_of, seconds_of, take_turns, wait
+from measuring import DEVICE, Step, largest_resident_mib, machine, peak_of, seconds_of, take_turns, wait
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import Dataset
@@ -28,6 +29,7 @@ from tqdm.auto import tqdm
 from cl_teach import files
 from cl_teach.augment import simclr_augment
 from cl_teach.core import clip_loss, nt_xent, sup_con, tiled_contrast
+from cl_teach.core.tiles import _side as tile_side
 from cl_teach.datasets import fashion_mnist
 from cl_teach.losses.dcl import dcl
 from cl_teach.models import ConvEncoder, ProjectionHead
@@ -35,7 +37,12 @@ from cl_teach.models import ConvEncoder, ProjectionHead
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "data" / "benchmarks.json"
 DIM, TEMPERATURE = 128, 0.1
-SIZES = (64, 256, 1024, 4096)
+SIZES = (16, 64, 256, 1024, 4096, 16384)
+DIMS = (64, 128, 512, 1024)
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+# The largest batch is measured in one dimension and precision only, and for sides whose tables fit: so many bytes.
+LARGEST, ROOM = 16384, 8 * 2**30
+PEERS = ("lightly", "pytorch-metric-learning", "open_clip_torch")
 CURVE = (256, 1024, 4096, 16384, 65536)
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -51,10 +58,10 @@ def open_clip_loss() -> nn.Module:
     return module.ClipLoss()
 
 
-def cross_entropy(z1: Tensor, z2: Tensor) -> Tensor:
+def cross_entropy(z1: Tensor, z2: Tensor, temperature: float = TEMPERATURE) -> Tensor:
     """NT-Xent as one writes it first."""
     z = F.normalize(torch.cat([z1, z2]), dim=1)
-    logits = z @ z.mT / TEMPERATURE
+    logits = z @ z.mT / temperature
     logits.fill_diagonal_(float("-inf"))
     return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(z1)))
 
@@ -94,18 +101,27 @@ def contests() -> dict[str, dict[str, Loss]]:
     }
 
 
-def draw(n: int) -> tuple[Tensor, Tensor]:
+def draw(n: int, dim: int = DIM, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
     """Two views of n samples."""
     generator = torch.Generator().manual_seed(0)
-    z1 = torch.randn(n, DIM, generator=generator)
-    z2 = 0.5 * z1 + torch.randn(n, DIM, generator=generator)
-    return z1.to(DEVICE).requires_grad_(), z2.to(DEVICE).requires_grad_()
+    z1 = torch.randn(n, dim, generator=generator)
+    z2 = 0.5 * z1 + torch.randn(n, dim, generator=generator)
+    return z1.to(DEVICE, dtype).requires_grad_(), z2.to(DEVICE, dtype).requires_grad_()
 
 
-def products(n: int, side: int, symmetric: bool) -> Callable[[], None]:
+def steps_of(sides: dict[str, Loss], z1: Tensor, z2: Tensor) -> dict[str, Step]:
+    """A forward and backward pass of every side; the gradients are thrown away."""
+
+    def step(loss: Loss) -> Step:
+        return lambda: torch.autograd.grad(loss(z1, z2), (z1, z2))
+
+    return {side: step(loss) for side, loss in sides.items()}
+
+
+def products(n: int, dim: int, side: int, symmetric: bool) -> Step:
     """The matrix products of the tiled loss and nothing else: one forward, one again and one backward."""
     rows = n * (2 if symmetric else 1)
-    a, b = torch.randn(rows, DIM, device=DEVICE), torch.randn(rows, DIM, device=DEVICE)
+    a, b = torch.randn(rows, dim, device=DEVICE), torch.randn(rows, dim, device=DEVICE)
     grad = torch.zeros_like(a)
 
     def run() -> None:
@@ -121,98 +137,80 @@ def products(n: int, side: int, symmetric: bool) -> Callable[[], None]:
     return run
 
 
-def compare_losses(repeats: int) -> list[dict[str, Any]]:
-    """Time and memory of every loss at every size, all sides in turn."""
+def compare_losses(threads: tuple[int, ...]) -> list[dict[str, Any]]:
+    """Time and memory of every loss at every size, dimension, precision and number of threads, all sides in turn."""
     rows = []
-    for name, sides in contests().items():
-        for n in SIZES:
-            z1, z2 = draw(n)
-            times: dict[str, list[float]] = {side: [] for side in sides}
-            count = repeats if n > 1024 else 6 * repeats
-            for _ in tqdm(range(count + 1), desc=f"{name}, {n} pairs", leave=False):
-                for side, loss in sides.items():
-                    times[side].append(seconds_of(loss, z1, z2))
-            for side, loss in sides.items():
-                rows.append(
-                    {
-                        "loss": name,
-                        "pairs": n,
-                        "side": side,
-                        "milliseconds": 1e3 * statistics.median(times[side][1:]),
-                        "peak_mib": peak_of(loss, z1, z2) / 2**20,
-                    }
-                )
+    usual = torch.get_num_threads()
+    settings = [
+        (n, dim, dtype, count)
+        for n in SIZES
+        for dim in DIMS
+        for dtype in DTYPES
+        for count in threads
+        if n < LARGEST or (dim, dtype) == (DIM, "float32")
+    ]
+    progress = tqdm([(name, *setting) for name in contests() for setting in settings], desc="losses")
+    for name, n, dim, dtype, count in progress:
+        progress.set_postfix_str(f"{name}, {n} pairs, {dim} dimensions, {dtype}, {count} threads")
+        torch.set_num_threads(count)
+        sides = {side: loss for side, loss in contests()[name].items() if fits(name, side, n)}
+        steps = steps_of(sides, *draw(n, dim, DTYPES[dtype]))
+        times = take_turns(steps, 1.0, least=1 if n >= 4096 else 3)
+        for side, step in steps.items():
+            row = {"loss": name, "pairs": n, "dim": dim, "dtype": dtype, "threads": count, "side": side}
+            row["milliseconds"] = 1e3 * times[side]
+            if count == threads[0]:  # memory does not depend on the others
+                row["peak_mib"] = peak_of(step) / 2**20
+            rows.append(row)
+    torch.set_num_threads(usual)
     return rows
+
+
+def fits(loss: str, side: str, n: int) -> bool:
+    """Whether a side that writes its table out has room for it; so many entries of four bytes at the peak."""
+    tables = {"cl_teach": 0, "open_clip": 4}.get(side, 48 if loss == "SupCon" else 16)
+    return tables * 4 * n**2 <= ROOM
 
 
 def unchecked(z1: Tensor, z2: Tensor) -> Tensor:
-    """NT-Xent by the same formula and the same tiles, with no argument looked at."""
-    z = torch.cat([z1, z2])
-    z = z / torch.linalg.vector_norm(z, dim=1, keepdim=True)
-    return tiled_contrast(z, scale=1 / TEMPERATURE, positive=len(z1), skip=(0,)).mean()
+    """NT-Xent by the same code, with no argument looked at."""
+    return tiled_contrast(z1, z2, 1 / TEMPERATURE, stacked=True, positive=len(z1), skip=(0,)).mean()
 
 
-def price_of_checks(repeats: int) -> list[dict[str, Any]]:
+def price_of_checks() -> list[dict[str, Any]]:
     """What all checks, and the care for long vectors and precisions, add to NT-Xent."""
     rows = []
-    for n in SIZES[:3]:
-        z1, z2 = draw(n)
-        sides: dict[str, Loss] = {"checked": lambda a, b: nt_xent(a, b, TEMPERATURE), "unchecked": unchecked}
-        times: dict[str, list[float]] = {side: [] for side in sides}
-        for _ in tqdm(range(40 * repeats + 1), desc=f"checks, {n} pairs", leave=False):
-            for side, loss in sides.items():
-                times[side].append(seconds_of(loss, z1, z2))
-        rows.append(
-            {"pairs": n, "processor": machine()["processor"]}
-            | {side: 1e3 * statistics.median(each[1:]) for side, each in times.items()}
-        )
+    for n in SIZES[:4]:
+        steps = steps_of({"checked": lambda a, b: nt_xent(a, b, TEMPERATURE), "unchecked": unchecked}, *draw(n))
+        times = take_turns(steps, 4.0, most=4000)
+        rows.append({"pairs": n, "processor": machine()["processor"]} | {k: 1e3 * t for k, t in times.items()})
     return rows
 
 
-def compare_with_products(repeats: int) -> list[dict[str, Any]]:
+def compare_with_products() -> list[dict[str, Any]]:
     """The tiled losses against their own matrix products, in turn."""
     rows, ours = [], {"NT-Xent": lambda a, b: nt_xent(a, b, TEMPERATURE)}
     ours["CLIP"] = lambda a, b: clip_loss(a, b, -torch.tensor(TEMPERATURE).log())
     for name, loss in ours.items():
         for n in (1024, 4096):
-            z1, z2 = draw(n)
-            bare = products(n, 256 if DEVICE.type == "cpu" else 4096, name == "NT-Xent")
-            whole, alone = [], []
-            for _ in range(repeats + 1):
-                whole.append(seconds_of(loss, z1, z2))
-                wait()
-                start = time.perf_counter()
-                bare()
-                wait()
-                alone.append(time.perf_counter() - start)
-            rows.append(
-                {
-                    "loss": name,
-                    "pairs": n,
-                    "milliseconds": 1e3 * statistics.median(whole[1:]),
-                    "products_milliseconds": 1e3 * statistics.median(alone[1:]),
-                }
-            )
+            for dim in DIMS:
+                z1, z2 = draw(n, dim)
+                steps = steps_of({"whole": loss}, z1, z2)
+                steps["products"] = products(n, dim, tile_side(z1), name == "NT-Xent")
+                times = take_turns(steps, 3.0)
+                row = {"loss": name, "pairs": n, "dim": dim, "milliseconds": 1e3 * times["whole"]}
+                rows.append(row | {"products_milliseconds": 1e3 * times["products"]})
     return rows
 
 
-def at_low_temperature(repeats: int) -> list[dict[str, Any]]:
+def at_low_temperature() -> list[dict[str, Any]]:
     """Where exponentials underflow: plain cross-entropy against ours at temperature 0.005."""
-    z1, z2 = draw(1024)
-    sides = {"cl_teach": lambda a, b: nt_xent(a, b, 0.005)}
-
-    def plain(a: Tensor, b: Tensor) -> Tensor:
-        z = F.normalize(torch.cat([a, b]), dim=1)
-        logits = z @ z.mT / 0.005
-        logits.fill_diagonal_(float("-inf"))
-        return F.cross_entropy(logits, torch.arange(len(z), device=z.device).roll(len(a)))
-
-    sides["plain cross-entropy"] = plain
-    times: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(repeats + 1):
-        for side, loss in sides.items():
-            times[side].append(seconds_of(loss, z1, z2))
-    return [{"side": side, "milliseconds": 1e3 * statistics.median(t[1:])} for side, t in times.items()]
+    sides = {
+        "cl_teach": lambda a, b: nt_xent(a, b, 0.005),
+        "plain cross-entropy": partial(cross_entropy, temperature=0.005),
+    }
+    times = take_turns(steps_of(sides, *draw(1024)), 5.0)
+    return [{"side": side, "milliseconds": 1e3 * seconds} for side, seconds in times.items()]
 
 
 def curve() -> list[dict[str, Any]]:
@@ -228,7 +226,7 @@ def curve() -> list[dict[str, Any]]:
 def one(n: int) -> dict[str, Any]:
     """One size of the curve."""
     z1, z2 = draw(n)
-    seconds = seconds_of(lambda a, b: nt_xent(a, b, TEMPERATURE), z1, z2)
+    seconds = seconds_of(lambda: nt_xent(z1, z2, TEMPERATURE).backward())
     return {"pairs": n, "seconds": seconds, "resident_mib": largest_resident_mib()}
 
 
@@ -376,7 +374,6 @@ class Pictures(Dataset):
 def main() -> None:
     """Measure everything and write the results of this device."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     parts_of_it = ("losses", "products", "low_temperature", "checks", "input", "step", "curve")
     parser.add_argument("--only", choices=parts_of_it, help="one part")
@@ -391,10 +388,10 @@ def main() -> None:
         print(json.dumps(one_step_speed(options.step)))
         return
     parts: dict[str, Callable[[], Any]] = {
-        "losses": lambda: compare_losses(options.repeats),
-        "products": lambda: compare_with_products(options.repeats),
-        "low_temperature": lambda: at_low_temperature(options.repeats),
-        "checks": lambda: price_of_checks(options.repeats),
+        "losses": lambda: compare_losses((options.threads,) if DEVICE.type == "cuda" else (options.threads, 2)),
+        "products": compare_with_products,
+        "low_temperature": at_low_temperature,
+        "checks": price_of_checks,
         "input": lambda: input_speed(5),
         "step": lambda: step_speed(3),
         "curve": curve,
@@ -405,7 +402,7 @@ def main() -> None:
         if options.only in (None, name):
             result[name] = measure()
     if options.only is None or "machine" not in result:  # one part measured anew is no reason to rename the others
-        result["machine"] = machine()
+        result["machine"] = machine(PEERS)
     files.write_json(RESULTS, results)
     print(f"wrote {RESULTS.relative_to(ROOT)}")
 

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import peers_page
+
 from cl_teach import files
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -28,36 +30,48 @@ def table(head: list[str], rows: list[list[str]]) -> list[str]:
     ]
 
 
-def losses(result: dict[str, Any]) -> list[str]:
+Row = dict[str, Any]
+USUAL = {"dim": 128, "dtype": "float32", "threads": 1}
+
+
+def pairs_of_sides(rows: list[Row]) -> list[tuple[Row, Row]]:
+    """Every measurement of another side with ours at the same setting."""
+    setting = ("loss", "pairs", "dim", "dtype", "threads")
+    ours = {tuple(row[name] for name in setting): row for row in rows if row["side"] == "cl_teach"}
+    return [(row, ours[tuple(row[name] for name in setting)]) for row in rows if row["side"] != "cl_teach"]
+
+
+def losses(rows: list[Row]) -> list[str]:
     """Ours beside each other implementation."""
-    rows, by_key = [], {(r["loss"], r["pairs"], r["side"]): r for r in result["losses"]}
-    for (loss, pairs, side), theirs in by_key.items():
-        if side == "cl_teach":
-            continue
-        ours = by_key[loss, pairs, "cl_teach"]
-        rows.append(
-            [
-                f"{loss}, {side}",
-                f"{pairs:,}",
-                number(theirs["milliseconds"]),
-                number(ours["milliseconds"]),
-                f"**{number(theirs['milliseconds'] / ours['milliseconds'])}**",
-                number(theirs["peak_mib"]),
-                number(ours["peak_mib"]),
-                f"**{number(theirs['peak_mib'] / ours['peak_mib'])}**",
-            ]
-        )
-    head = [
-        "loss, other side",
-        "pairs",
-        "theirs, ms",
-        "ours, ms",
-        "times faster",
-        "theirs, MiB",
-        "ours, MiB",
-        "times less",
-    ]
-    return table(head, rows)
+    cells = []
+    for theirs, ours in pairs_of_sides(rows):
+        line = [f"{theirs['loss']}, {theirs['side']}", f"{theirs['pairs']:,}"]
+        for unit in ("milliseconds", "peak_mib"):
+            line += [number(theirs[unit]), number(ours[unit]), f"**{number(theirs[unit] / ours[unit])}**"]
+        cells.append(line)
+    units = ("theirs, ms", "ours, ms", "times faster", "theirs, MiB", "ours, MiB", "times less")
+    return table(["loss, other side", "pairs", *units], cells)
+
+
+def everywhere(rows: list[Row]) -> list[str]:
+    """All settings: the ratio where ours does worst, and in how many cases the other side is ahead."""
+    cells = []
+    both = pairs_of_sides(rows)
+    for dtype in dict.fromkeys(row["dtype"] for row in rows):
+        for n in dict.fromkeys(row["pairs"] for row in rows):
+            here = [(a, b) for a, b in both if (a["dtype"], a["pairs"]) == (dtype, n)]
+            if not here:
+                continue
+            line = [dtype, f"{n:,}"]
+            for unit in ("milliseconds", "peak_mib"):
+                ratios = [(a[unit] / b[unit], a) for a, b in here if unit in a]
+                least, worst = min(ratios, key=lambda pair: pair[0])
+                ahead = sum(ratio < 1 for ratio, _ in ratios)
+                where = f"{worst['loss']}, {worst['side']}, {worst['dim']} dimensions"
+                line += [f"{number(least)} ({where})", f"{ahead} of {len(ratios)}"]
+            cells.append(line)
+    head = ["precision", "pairs", "least ratio of times", "theirs faster", "least ratio of memory", "theirs smaller"]
+    return table(head, cells)
 
 
 def section(device: str, result: dict[str, Any]) -> list[str]:
@@ -68,23 +82,31 @@ def section(device: str, result: dict[str, Any]) -> list[str]:
     threads = f"{machine['threads']} thread" + ("" if machine["threads"] == "1" else "s")
     lines = [f"## {DEVICES[device]}", "", f"{where}, {threads}. Versions: {versions}.", ""]
     lines += ["### Losses beside others", ""]
+    usual = [row for row in result["losses"] if all(row[name] == value for name, value in USUAL.items())]
     lines += [
-        "Forward and backward pass, 128 dimensions, float32, temperature 0.1. Medians of passes taken in turn in one "
-        "process; memory is the allocator's peak during one pass.",
+        "Forward and backward pass, 128 dimensions, float32, one thread, temperature 0.1. Medians of passes taken in "
+        "turn in one process; memory is the allocator's peak during one pass. Sides that would need more than 8 GiB "
+        "are left out of the largest batch.",
         "",
+        *losses(usual),
+        "### At every size, dimension, precision and number of threads",
+        "",
+        everywhere_text(result["losses"]),
+        "",
+        *everywhere(result["losses"]),
     ]
-    lines += losses(result)
     lines += ["### Beside their own matrix products", ""]
     lines += [
         "The least that a tiled loss can cost are the products of its tiles: one forward, one again, one backward.",
         "",
     ]
     lines += table(
-        ["loss", "pairs", "products alone, ms", "whole loss, ms", "ratio"],
+        ["loss", "pairs", "dimensions", "products alone, ms", "whole loss, ms", "ratio"],
         [
             [
                 row["loss"],
                 f"{row['pairs']:,}",
+                f"{row['dim']:,}",
                 number(row["products_milliseconds"]),
                 number(row["milliseconds"]),
                 f"{row['milliseconds'] / row['products_milliseconds']:.2f}",
@@ -142,12 +164,26 @@ def section(device: str, result: dict[str, Any]) -> list[str]:
     return lines
 
 
+def everywhere_text(rows: list[Row]) -> str:
+    """What was measured in all, and why half precision is another matter."""
+    dims = sorted({row["dim"] for row in rows})
+    threads = sorted({row["threads"] for row in rows})
+    return (
+        f"The same at {', '.join(map(str, dims))} dimensions and with {' and '.join(map(str, threads))} threads, "
+        f"{len(rows):,} measurements. A ratio above 1 is in our favor; shown are the smallest one, and in how many of "
+        "the cases the other side is ahead. In bfloat16 the others compute their similarities in bfloat16, "
+        "with eight bits, where the processor may have fast instructions for it; ours are computed in float32 whatever "
+        "came in, because at a temperature of 0.1 the eighth bit of a cosine is four percent of its exponential. That "
+        "is slower and takes more room."
+    )
+
+
 def checks(result: dict[str, Any]) -> list[str]:
     """What it costs that every argument is looked at."""
     lines = [
         "### The price of checking",
         "",
-        "NT-Xent beside the same formula on the same tiles with no argument looked at and no care for long vectors "
+        "NT-Xent beside the same code with no argument looked at "
         f"({', '.join({row['processor'] for row in result.get('checks', ())})}).",
         "",
     ]
@@ -190,8 +226,8 @@ def step(rows: list[dict[str, Any]], device: str) -> list[str]:
     )
 
 
-def page(results: dict[str, Any]) -> str:
-    """The whole page."""
+def page(results: dict[str, Any], peers: dict[str, Any]) -> str:
+    """The whole page, from what ``measure.py`` and ``peers.py`` have stored."""
     lines = [
         "<!-- made by benchmarks/page.py from data/benchmarks.json; `make bench` makes both anew -->",
         "# Performance",
@@ -206,11 +242,15 @@ def page(results: dict[str, Any]) -> str:
     ]
     for device, result in results.items():
         lines += section(device, result)
+        if device in peers:
+            lines += peers_page.section(peers[device])
     if "cuda" not in results:
         lines += ["## On a GPU", "", "Not measured yet. `make bench` on a machine with one adds its section here.", ""]
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    files.write_text(PAGE, page(json.loads(RESULTS.read_text(encoding="utf-8"))))
+    files.write_text(
+        PAGE, page(*(json.loads(path.read_text(encoding="utf-8")) for path in (RESULTS, peers_page.RESULTS)))
+    )
     print(f"wrote {PAGE.relative_to(ROOT)}")
