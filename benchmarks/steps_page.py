@@ -60,7 +60,7 @@ def introduction(result: dict[str, Any], whole_step: dict[str, float]) -> list[s
         "",
         "Time and memory stand for the middle of three sizes, in brackets how many times the plain step that is. "
         "*Grows* is the exponent p in $n^p$ from the middle size to the largest, mostly from 256 to 1,024: 1 is "
-        "linear, 2 is every pair. At small n the calls themselves cost time, so an exponent below 1 is no discovery. And "
+        "linear, 2 is every pair. At small n the calls themselves cost time, so an exponent below 1 is no discovery. "
         "NT-Xent, with all that is built on it, keeps a table of up to 512 rows whole and writes none beyond, so that "
         "its memory hardly grows from 256 pairs to 1,024.",
         "",
