@@ -18,6 +18,8 @@ from typing import Any
 import torch
 from tqdm.auto import tqdm
 
+from cl_teach.core.fastest import device_name
+
 DEVICE = torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # the profiler is talkative
@@ -86,14 +88,9 @@ def largest_resident_mib() -> float:
 
 def machine(packages: Collection[str] = ()) -> dict[str, str]:
     """What the numbers were measured on, with the versions of the packages compared with."""
-    processor = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else ():
-        if line.startswith("model name"):
-            processor = line.split(":", 1)[1].strip()
-            break
     gpu = {"gpu": torch.cuda.get_device_name()} if DEVICE.type == "cuda" else {}
     return {
-        "processor": processor,
+        "processor": device_name(torch.device("cpu")),
         "threads": str(torch.get_num_threads()),
         "python": platform.python_version(),
         "torch": torch.__version__,

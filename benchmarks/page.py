@@ -7,27 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import peers_page
+from peers_page import number, table
 
 from cl_teach import files
 
 ROOT = Path(__file__).resolve().parent.parent
 RESULTS, PAGE = ROOT / "data" / "benchmarks.json", ROOT / "book" / "performance.md"
 DEVICES = {"cpu": "On a processor", "cuda": "On a GPU"}
-
-
-def number(value: float) -> str:
-    """Three digits, no more."""
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
-
-
-def table(head: list[str], rows: list[list[str]]) -> list[str]:
-    """A Markdown table; the first column is text."""
-    return [
-        "| " + " | ".join(head) + " |",
-        "| --- |" + " ---: |" * (len(head) - 1),
-        *("| " + " | ".join(row) + " |" for row in rows),
-        "",
-    ]
 
 
 Row = dict[str, Any]

@@ -31,8 +31,8 @@ def exponent(value: float) -> str:
 
 def table(head: list[str], rows: list[list[str]], text: int = 1) -> list[str]:
     """A Markdown table; the first ``text`` columns are words, the others numbers."""
-    lines = [head, [" --- "] * text + [" ---: "] * (len(head) - text), *rows]
-    return ["| " + " | ".join(cell.strip() for cell in line) + " |" for line in lines] + [""]
+    lines = [head, ["---"] * text + ["---:"] * (len(head) - text), *rows]
+    return [f"| {' | '.join(line)} |" for line in lines] + [""]
 
 
 def measured(row: dict[str, Any]) -> list[str]:

@@ -37,7 +37,7 @@ def fastest(task: str, ways: Sequence[int], run: Callable[[int], None], device: 
         run: does a typical piece of work in one of the ways, without a trace (no global random numbers, no gradient).
         device: on which it works.
     """
-    key = f"{task}, {_machine(device)}, torch {torch.__version__}"
+    key = f"{task}, {device_name(device)}, torch {torch.__version__}"
     if device.type == "cpu":
         key += f", {torch.get_num_threads()} threads"
     if key not in _found:
@@ -85,7 +85,8 @@ def _remember(key: str, way: int) -> None:
 
 
 @lru_cache(maxsize=8)
-def _machine(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The model of a processor or of a card."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")

@@ -8,8 +8,8 @@ needs them all at once. The loss of row i is
 
 and a sum can be taken piece by piece. So the table is visited in square *tiles* that fit into the processor's cache:
 
-- forward: every tile adds its exponentials to the sums of its rows and of its columns. The sums are kept relative to
-  the largest exponent met so far, so no exponential is ever taken of a positive number;
+- forward: every tile adds its exponentials to the sums of its rows and of its columns. At low temperatures, where they
+  would leave the range of float32, the sums are kept relative to the largest exponent met so far;
 - backward: every tile is computed again, turned into its share of the gradient
   :math:`w_i e^{s_{ij}-L_i} + w_j e^{s_{ij}-L_j}` with :math:`L` the finished log-sums, and multiplied by the embeddings
   right away. One product less is saved by keeping the table than the memory is worth;
@@ -44,9 +44,9 @@ __all__ = ["tiled_contrast", "tiling", "use_tiles"]
 CPU_SIDES, GPU_SIDES = (256, 128, 512), (4096, 2048, 8192)
 # A table of up to so many rows and columns is kept whole.
 WHOLE = 512
-# With unit rows every logit lies in [-scale, scale]. Up to this scale all exponentials of a row are within float32's
-# range of one another, and one exponential serves row and column. Beyond it (temperature below 0.025) each side takes
-# its own, relative to its largest.
+# With unit rows every logit lies in [-scale, scale]. Up to this scale all exponentials and their sums are within
+# float32's range, and one exponential serves row and column. Beyond it (temperature below 0.025) each side takes its
+# own, relative to its largest.
 ONE_EXPONENTIAL = 40.0
 # An exponential below e^-60 adds nothing to a sum that contains 1, but numbers below 1e-38 make a CPU some hundred
 # times slower at each multiplication. They are made exactly 0.
@@ -122,8 +122,8 @@ def tiled_contrast(
         labels: one a row of a symmetric table; then only pairs of equal label are candidates.
 
     Returns:
-        One number an anchor, rows first. Float16 and bfloat16 are computed
-        in float32 and rounded at the end. A row without candidates gives minus infinity.
+        One number an anchor, rows first. Float16 and bfloat16 are computed in float32 and rounded at the end. A row
+        without candidates gives minus infinity.
     """
     return _Contrast.apply(a, b, scale, _Task(stacked, columns, positive, skip, labels))
 
@@ -197,16 +197,16 @@ class _Whole:
     def losses(self) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One loss an anchor; what to keep: the sum of its exponentials, and the table of them."""
         table = (self.x @ (self.x if self.y is None else self.y).mT).mul_(self.scale)
+        table.exp_()
         own = None if self.positive is None else table.diagonal(self.positive).clone()
         for k in self.skip:
-            table.diagonal(k).fill_(-math.inf)
-        table.exp_()
+            table.diagonal(k).zero_()
         sums = torch.cat([table.sum(1), table.sum(0)]) if self.both else table.sum(1)
         if own is None:
             return sums.log(), (sums, table)
         # An own exponential serves either side of a pair, unless only rows are anchors. Not the difference of two
         # logarithms: they are large, and nearly equal where a pair is nearly right.
-        return (sums.view(-1, len(own)) / own.exp_()).log_().flatten(), (sums, table)
+        return (sums.view(-1, len(own)) / own).log_().flatten(), (sums, table)
 
     def gradients(self, weights: Tensor, sums: Tensor, table: Tensor) -> tuple[Tensor, Tensor | None]:
         """With respect to x and y, for one weight an anchor."""

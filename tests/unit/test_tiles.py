@@ -227,10 +227,11 @@ def test_a_gpu_gives_the_same(name):
 
 @pytest.mark.parametrize("temperature", [0.05, 0.01])
 @pytest.mark.parametrize("side", [0, 4])
-def test_a_pair_that_is_as_good_as_right_has_a_loss_that_is_small_and_not_negative(side, temperature):
+def test_a_pair_that_is_as_good_as_right_has_as_small_a_loss_as_float32_can_say(side, temperature):
     z = torch.eye(12, 16)
     with tiling(side) if side else contextlib.nullcontext():
         for rows in (nt_xent(z, z, temperature, reduction="none"), info_nce(z, z, None, temperature, reduction="none")):
             exact = math.log1p((22 if len(rows) == 24 else 11) * math.exp(-1 / temperature))
-            assert (rows >= 0).all()
-            assert (rows - exact).abs().max() < 2e-7  # float32 between 1 and 2
+            assert (
+                rows - exact
+            ).abs().max() < 1e-6  # some roundings of a number near 1; a difference of logits has 1e-5
