@@ -34,12 +34,15 @@ the old code has a hinge, and its layer-wise form is linear and without residual
 from __future__ import annotations
 
 import math
+from collections.abc import MutableMapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.weak import WeakTensorKeyDictionary
 
+from ..core.by_hand import gradient_by_hand
 from ..core.checks import (
     check_choice,
     check_count,
@@ -81,6 +84,8 @@ CLIP, EPSILON = 5.0, 1e-8
 LARGEST = 1e12
 # One entry of a sparse matrix costs as much as about ten of a dense one.
 SPARSE = 16
+# Of adjacency matrices in use: how often they had been written to, and the sparse matrix, None for the matrix itself.
+GRAPHS: MutableMapping[Tensor, tuple[int, Tensor | None]] = WeakTensorKeyDictionary()
 
 
 class LowRank(NamedTuple):
@@ -104,7 +109,7 @@ class Layers(NamedTuple):
     Attributes:
         carried: L + 1 entries, the tables and what each layer hands on (the residual stream, if there is one).
         local: L entries, along the observed edges.
-        global_: L entries, along the reconstruction.
+        global_: L entries, along the reconstruction; none without one.
     """
 
     carried: list[Sides]
@@ -170,46 +175,75 @@ def drop_edges(adjacency: Tensor, rate: float, *, generator: torch.Generator | N
 
 @full_precision
 def propagate(
-    tables: Sides, adjacency: Tensor, view: LowRank, layers: int = 2, *, slope: float = 1.0, residual: bool = False
+    tables: Sides,
+    adjacency: Tensor,
+    view: LowRank | None,
+    layers: int = 2,
+    *,
+    slope: float = 1.0,
+    residual: bool = False,
 ) -> Layers:
     """Carry both tables along the observed edges and, from the same start, along the low-rank view.
 
     Args:
         tables: ``(I, d)`` of the users and ``(J, d)`` of the items.
         adjacency: ``(I, J)`` normalized, edges dropped or not.
-        view: from `low_rank_view`.
+        view: from `low_rank_view`; None for LightGCN, without global layers.
         layers: L, at least 1.
         slope: of the LeakyReLU on every layer; 1 is linear (today's code), 0.5 is the paper's.
         residual: whether a layer hands on the sum of its output and its input (the paper).
     """
     check_type(Sides, tables=tables)
-    check_type(LowRank, view=view)
     users, items = tables
     check_shapes(**{"tables.users": (users, "I d"), "tables.items": (items, "J d")}, adjacency=(adjacency, "I J"))
-    shapes = [(len(users), 0), (0,), (len(items), 0)]
-    if [tuple(getattr(x, "shape", ())) for x in view] != shapes:  # of rank 0, which is legal
-        named: dict[str, Any] = {"view.u": view.u, "view.s": view.s, "view.v": view.v}
-        wanted = {name: (x, shape) for (name, x), shape in zip(named.items(), ("I q", "q", "J q"), strict=True)}
-        check_shapes(adjacency=(adjacency, "I J"), **wanted)
-        check_entries(-LARGEST, LARGEST, **named)
+    if view is not None:
+        _check_view(view, adjacency)
     both: dict[str, Any] = {"tables.users": users, "tables.items": items}
-    check_entries(-LARGEST, LARGEST, **both, adjacency=adjacency)
+    check_entries(-LARGEST, LARGEST, **both)
     check_count(layers=layers)
     check_in_range(-1, 1, slope=slope)
     check_flag(residual=residual)
-    graph = _without_zeros(adjacency)
+    graph = _checked_graph(adjacency)
     carried, local, global_ = [tables], [], []
     for _ in range(layers):
         e = carried[-1]
-        z = Sides(graph @ e.items, graph.t() @ e.users)
-        g = Sides((view.u * view.s) @ (view.v.mT @ e.items), (view.v * view.s) @ (view.u.mT @ e.users))
-        z, g = (Sides(*(F.leaky_relu(x, slope) for x in side)) for side in (z, g))
+        z = _bent(Sides(graph @ e.items, graph.t() @ e.users), slope)
         local.append(z)
-        global_.append(g)
+        if view is not None:
+            u, s, v = view
+            global_.append(_bent(Sides((u * s) @ (v.mT @ e.items), (v * s) @ (u.mT @ e.users)), slope))
         carried.append(Sides(z.users + e.users, z.items + e.items) if residual else z)
-    last = torch.cat([carried[-1].users, carried[-1].items, global_[-1].users, global_[-1].items])
+    last = torch.cat([*carried[-1], *(global_[-1] if global_ else ())])
     finite_result(last, tables=users, adjacency=adjacency, layers=layers)
     return Layers(carried, local, global_)
+
+
+def _bent(sides: Sides, slope: float) -> Sides:
+    return sides if slope == 1 else Sides(*(F.leaky_relu(x, slope) for x in sides))
+
+
+def _check_view(view: LowRank, adjacency: Tensor) -> None:
+    check_type(LowRank, view=view)
+    shapes = [(len(adjacency), 0), (0,), (adjacency.shape[1], 0)]
+    if [tuple(getattr(x, "shape", ())) for x in view] == shapes:  # of rank 0, which is legal
+        return
+    named: dict[str, Any] = {"view.u": view.u, "view.s": view.s, "view.v": view.v}
+    wanted = {name: (x, shape) for (name, x), shape in zip(named.items(), ("I q", "q", "J q"), strict=True)}
+    check_shapes(adjacency=(adjacency, "I J"), **wanted)
+    check_entries(-LARGEST, LARGEST, **named)
+
+
+def _checked_graph(adjacency: Tensor) -> Tensor:
+    """The adjacency, its entries looked at, `_without_zeros`: once, and again after something was written to it."""
+    passing = adjacency.requires_grad or adjacency.is_inference() or torch.is_inference_mode_enabled()
+    lasting = gradient_by_hand() and not passing
+    if lasting and (known := GRAPHS.get(adjacency)) and known[0] == adjacency._version:
+        return adjacency if known[1] is None else known[1]
+    check_entries(-LARGEST, LARGEST, adjacency=adjacency)
+    graph = _without_zeros(adjacency)
+    if lasting:
+        GRAPHS[adjacency] = adjacency._version, None if graph is adjacency else graph
+    return graph
 
 
 def _without_zeros(adjacency: Tensor) -> Tensor:
@@ -384,18 +418,19 @@ class LightGCL(nn.Module):
 
     def propagate(self, graph: Tensor | None = None) -> Layers:
         """All layers of both views, the local one along ``graph (I, J)``, the whole one if None."""
-        if graph is None:
-            graph = self.adjacency
-        else:
+        if graph is not None:
             check_shapes(graph=(graph, f"{len(self.users)} {len(self.items)}"))
             check_entries(-LARGEST, LARGEST, graph=graph)
         view = LowRank(*(self.get_buffer(f"view_{name}") for name in LowRank._fields))
-        tables = Sides(self.users, self.items)
-        return propagate(tables, graph, view, self.layers, slope=self.slope, residual=self.residual)
+        return self._layers(self.adjacency if graph is None else graph, view)
 
     def forward(self) -> Sides:
-        """Embeddings ``(I, d)`` and ``(J, d)``, from the local view alone."""
-        return self.propagate().local_sum()
+        """Embeddings ``(I, d)`` and ``(J, d)``, from the local view alone; with `bpr`, this is LightGCN."""
+        return self._layers(self.adjacency, None).local_sum()
+
+    def _layers(self, graph: Tensor, view: LowRank | None) -> Layers:
+        tables = Sides(self.users, self.items)
+        return propagate(tables, graph, view, self.layers, slope=self.slope, residual=self.residual)
 
     def loss(
         self,
@@ -433,7 +468,7 @@ class LightGCL(nn.Module):
 
 
 def _total(layers: list[Sides]) -> Sides:
-    return Sides(*(torch.stack(side).sum(0) for side in zip(*layers, strict=True)))
+    return Sides(*(sum(side[1:], side[0]) for side in zip(*layers, strict=True)))
 
 
 def _check_layers(layers: Layers) -> None:

@@ -235,6 +235,31 @@ def test_a_loaded_model_ranks_as_the_saved_one():
     assert torch.equal(there.loss(*BATCH).loss, fresh.loss(*BATCH).loss)
 
 
+def test_a_call_is_the_local_sum_along_the_graph_of_now():
+    torch.manual_seed(0)
+    for table in (R, torch.eye(40, 60).roll(3, 1).bool()):  # dense and sparse
+        model = LightGCL(table, dim=4)
+        with torch.inference_mode():  # what is made here must not serve training
+            model()
+        for _ in range(2):
+            expected = model.propagate(model.adjacency).local_sum()
+            for found, again, wanted in zip(model(), model.propagate().local_sum(), expected, strict=True):
+                torch.testing.assert_close(found, wanted)
+                torch.testing.assert_close(again, wanted)
+            assert model().users.sum().backward() is None and model.items.grad.abs().sum() > 0
+            model.adjacency.mul_(2)
+    model.adjacency.requires_grad_()
+    model().users.sum().backward()
+    assert model.adjacency.grad.abs().sum() > 0
+    model.adjacency.requires_grad_(False)[0, 0] = math.inf
+    with pytest.raises(ValueError, match="adjacency"):
+        model()
+    model.adjacency.copy_(normalize_interactions(table))
+    model.users.data.fill_(math.nan)
+    with pytest.raises(ValueError, match="tables.users"):
+        model()
+
+
 def test_half_precision_autocast_and_narrow_ids():
     model = LightGCL(R, dim=4)
     exact = model.loss(*BATCH).loss
