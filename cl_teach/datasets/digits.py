@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -38,13 +40,25 @@ def digits(
         check_type((str, os.PathLike), root=root)
     check_choice(("train", "test"), split=split)
     check_device(device)
-    from sklearn.datasets import load_digits  # takes a second, and only this function needs it
-
-    data = load_digits()
-    labels = np.asarray(data.target)
+    pixels, labels = _table()
     is_test = np.zeros(len(labels), dtype=bool)
     for label in range(10):
         is_test[np.flatnonzero(labels == label)[TEST_SHARE - 1 :: TEST_SHARE]] = True
     chosen = is_test if split == "test" else ~is_test
-    images = torch.from_numpy(data.images[chosen]).to(device, torch.float32).div_(16)[:, None]  # were 0 to 16
+    images = torch.from_numpy(pixels[chosen]).to(device, torch.float32).div_(16)[:, None]  # were 0 to 16
     return ImageSet(images, torch.from_numpy(labels[chosen]).to(device, torch.int64), tuple("0123456789"))
+
+
+def _table() -> tuple[np.ndarray, np.ndarray]:
+    """All pixels ``(1797, 8, 8)`` float64 and labels ``(1797,)`` int64."""
+    # The file is read where scikit-learn keeps it: importing the library takes a second, in every process.
+    found = importlib.util.find_spec("sklearn")
+    for folder in (found.submodule_search_locations if found else None) or ():
+        file = Path(folder, "datasets", "data", "digits.csv.gz")
+        if file.is_file():
+            rows = np.loadtxt(file, delimiter=",")
+            return rows[:, :-1].reshape(-1, 8, 8), rows[:, -1].astype(np.int64)
+    from sklearn.datasets import load_digits  # another layout of its files
+
+    data = load_digits()
+    return np.asarray(data.images), np.asarray(data.target)

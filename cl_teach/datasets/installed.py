@@ -182,9 +182,12 @@ def _standard_library(root: Path) -> tuple[Documented, ...]:
 
 
 def _documented(root: Path) -> Iterator[Documented]:
-    inside = {file: file.relative_to(root) for file in root.rglob("*.py")}
-    kept = [file for file, path in inside.items() if not NOT_OF_THE_LIBRARY & set(path.parts[:-1])]
-    for file in sorted(kept, key=lambda each: (len(inside[each].parts) > 1, inside[each].as_posix())):
+    inside = {}
+    for folder, below, names in os.walk(root):
+        below[:] = [name for name in below if name not in NOT_OF_THE_LIBRARY]  # never entered: they may be huge
+        for file in (Path(folder, name) for name in names if name.endswith(".py")):
+            inside[file] = file.relative_to(root)
+    for file in sorted(inside, key=lambda each: (len(inside[each].parts) > 1, inside[each].as_posix())):
         try:
             tree = ast.parse(file.read_text(encoding="utf-8"))
         except (SyntaxError, ValueError, OSError, RecursionError):

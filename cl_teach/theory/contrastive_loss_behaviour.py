@@ -96,7 +96,7 @@ def hardest_negatives(similarity: Tensor, alpha: float = 1.0) -> tuple[Tensor, T
     kept = max(1, math.ceil(alpha * (n - 1) - 1e-9))
     itself = self_mask(n, similarity.device)
     negatives = similarity.detach().masked_fill(itself, -math.inf)
-    threshold = negatives.topk(kept, dim=1).values[:, -1]  # (n,)
+    threshold = negatives.topk(kept, dim=1, sorted=False).values.amin(1)  # (n,); sorting them would cost most
     return (negatives >= threshold[:, None]) & ~itself, threshold
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +40,8 @@ __all__ = [
 EVALUATIONS = 20_000
 # Rates and noises beyond this have no use, and their products overflow.
 LARGEST = 1e6
+# The equations of a mode are written once for both: on arrays of a few numbers NumPy's calls take a fifth of torch's.
+Modes = TypeVar("Modes", Tensor, np.ndarray)
 
 
 class Flow(NamedTuple):
@@ -186,7 +188,7 @@ def decoupled_flow(
     return flow
 
 
-def _decoupled(p: Tensor, s: Tensor, rate: float, noise: float, decay: float, scale: float) -> tuple[Tensor, Tensor]:
+def _decoupled(p: Modes, s: Modes, rate: float, noise: float, decay: float, scale: float) -> tuple[Modes, Modes]:
     pull = scale - (1 + noise) * p
     return rate * s * pull - decay * p, 2 * p * s * pull - 2 * decay * s
 
@@ -252,7 +254,7 @@ def decoupled_trajectory(
     check_shapes(p0=(p0, "n"), s0=(s0, "n"), times=(times, "k"))
     _check_settings(predictor_rate=predictor_rate, noise=noise, weight_decay=weight_decay, target_scale=target_scale)
     settings = float(predictor_rate), float(noise), float(weight_decay), float(target_scale)
-    states = _integrate({"p0": p0, "s0": s0}, times, lambda y: torch.stack(_decoupled(y[0], y[1], *settings)))
+    states = _integrate({"p0": p0, "s0": s0}, times, lambda y: np.stack(_decoupled(y[0], y[1], *settings)))
     return states[:, 0].mT, states[:, 1].mT
 
 
@@ -287,7 +289,12 @@ def matrix_trajectory(
     _check_settings(predictor_rate=predictor_rate, noise=noise, weight_decay=weight_decay, target_scale=target_scale)
     settings = float(predictor_rate), float(noise), float(weight_decay), float(target_scale)
     start = {"predictor": predictor, "correlation": correlation}
-    states = _integrate(start, times, lambda y: torch.stack(_symmetric(y[0], y[1], *settings)))
+
+    def flow(y: np.ndarray) -> np.ndarray:
+        now = torch.from_numpy(y)
+        return torch.stack(_symmetric(now[0], now[1], *settings)).numpy()
+
+    states = _integrate(start, times, flow)
     return states[:, 0], states[:, 1]
 
 
@@ -299,7 +306,7 @@ def _check_settings(*, target_scale: float, **settings: float) -> None:
             raise ValueError(f"{name}: expected at most {LARGEST:g} in size, got {float(value):g}")
 
 
-def _integrate(start: dict[str, Tensor], times: Tensor, flow: Callable[[Tensor], Tensor]) -> Tensor:
+def _integrate(start: dict[str, Tensor], times: Tensor, flow: Callable[[np.ndarray], np.ndarray]) -> Tensor:
     """States at the given times, ``(k, *shape)``, in float64."""
     check_entries(0, math.inf, times=times)
     if (times.diff() <= 0).any():
@@ -313,7 +320,7 @@ def _integrate(start: dict[str, Tensor], times: Tensor, flow: Callable[[Tensor],
         left -= 1
         if left < 0:
             raise _Endless
-        return flow(torch.from_numpy(y).view(state.shape)).flatten().numpy()
+        return flow(y.reshape(state.shape)).ravel()
 
     span = (0.0, max(float(t[-1]), 1e-12))
     try:

@@ -30,6 +30,7 @@ from cl_teach.datasets import (
     sprites,
 )
 from cl_teach.datasets.common import data_root
+from cl_teach.datasets.digits import _table
 
 REPOSITORY = Path(__file__).parents[2]
 
@@ -247,6 +248,12 @@ class TestDigits:
         assert torch.equal(train.images, digits("train").images)
         share = test.labels.bincount() / (train.labels.bincount() + test.labels.bincount())
         assert share.min() > 0.18 and share.max() <= 0.2
+
+    def test_the_file_is_read_as_scikit_learn_reads_it(self, monkeypatch):
+        read = _table()
+        monkeypatch.setattr("importlib.util.find_spec", lambda name: None)  # as if its files lay elsewhere
+        by_the_library = _table()
+        assert all(np.array_equal(mine, theirs) for mine, theirs in zip(read, by_the_library, strict=True))
 
 
 def write_pictures(folder: Path, images: dict[str, np.ndarray], labels: dict[str, list[int]]) -> None:

@@ -80,7 +80,7 @@ def test_knn_equals_loop_also_in_blocks(z, labels, k, monkeypatch):
     test_y = torch.randint(0, 4, (30,), generator=g)
     expected = knn_loop(z, labels, test_x, test_y, k)
     assert ev.knn_accuracy(z, labels, test_x, test_y, k=k) == expected
-    monkeypatch.setattr(ev, "BLOCK_ENTRIES", 7 * 23)  # uneven last block
+    monkeypatch.setattr(ev, "CACHED_ENTRIES", 7 * 23)  # uneven last block
     assert ev.knn_accuracy(z, labels, test_x, test_y, k=k) == expected
 
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from cl_teach.datasets import cora, imdb, library_functions, movielens_100k
+from cl_teach.datasets.installed import documented_functions
 
 
 def test_the_standard_library_gives_pairs_of_a_sentence_and_code_that_parses():
@@ -113,6 +114,15 @@ class TestDamage:
         (tmp_path / "broken.py").symlink_to(tmp_path / "nowhere.py")
         (tmp_path / "bytes.py").write_bytes(b"\xff\xfe\x00")
         assert len(library_functions(folder=tmp_path)) == 1
+
+    def test_installed_packages_are_not_even_looked_at(self, tmp_path, monkeypatch):
+        (tmp_path / "site-packages" / "huge").mkdir(parents=True)
+        (tmp_path / "here.py").write_text('def f(x):\n    """Say what it does in words."""\n    return x\n')
+        (tmp_path / "site-packages" / "huge" / "there.py").write_text((tmp_path / "here.py").read_text())
+        scan, entered = os.scandir, []
+        monkeypatch.setattr("os.scandir", lambda path: (entered.append(str(path)), scan(path))[1])
+        assert [f.file for f in documented_functions(tmp_path)] == ["here.py"]
+        assert not any("site-packages" in path for path in entered)
 
 
 REAL = os.environ.get("CL_TEACH_WHEELS", "")

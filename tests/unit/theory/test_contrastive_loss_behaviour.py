@@ -99,6 +99,13 @@ def test_the_number_of_kept_negatives_is_the_ceiling(alpha, kept):
     assert threshold.shape == (31,)
 
 
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 1.0])
+def test_the_threshold_is_the_last_kept_one_in_order(alpha):
+    mask, threshold = hardest_negatives(draw(31, 31), alpha)
+    negatives = draw(31, 31).fill_diagonal_(-torch.inf).sort(dim=1, descending=True).values
+    assert torch.equal(threshold, negatives.gather(1, mask.sum(1, keepdim=True) - 1)[:, 0])
+
+
 def test_ties_at_the_threshold_are_all_kept():
     mask, _ = hardest_negatives(torch.ones(5, 5), 0.25)
     assert (mask.sum(1) == 4).all()
