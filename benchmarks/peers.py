@@ -660,8 +660,8 @@ def steps_of(contest: Contest) -> dict[str, Step]:
 
     def step(side: Step, leaves: Sequence[Tensor]) -> Step:
         def run() -> None:
-            clear(leaves)
             backward(side())
+            clear(leaves)  # a step that begins with it would free what the side before it was charged for
 
         return run
 

@@ -23,12 +23,13 @@ used once its last row is filled, and a batch is pushed after its step, so that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from ..core.assignment import sinkhorn
+from ..core.by_hand import gradient_by_hand
 from ..core.checks import check_batch, check_count, check_positive, check_shapes, check_type
 from ..core.contrast import check_temperature
 from ..core.precision import full_precision
@@ -106,7 +107,6 @@ def swav(
     if queue is not None and sizes["A"] != len(assign):
         raise ValueError(f"queue, assign: expected a queue for each assigning crop, got {sizes['A']}, {len(assign)}")
     logits = normalize(views) / temperature @ prototypes.mT  # (V, B, K)
-    log_p = logits.log_softmax(-1)
     codes = []
     for i, a in enumerate(assign):
         own = logits[a].detach()
@@ -114,10 +114,41 @@ def swav(
             own = torch.cat([queue[i] / temperature @ prototypes.detach().mT, own])  # stale features, new prototypes
         codes.append(sinkhorn(own, epsilon / temperature, iterations)[-b:])
     q = torch.stack(codes)  # (|A|, B, K)
-    swapped = log_p.flatten(1) @ q.flatten(1).mT / -b  # (V, |A|), cross-entropy of every crop against every code
+    swapped = _Swapped.apply if gradient_by_hand() else _cross_entropy  # of every crop against every code but its own
+    return SwappedPrediction(swapped(logits, q, tuple(assign)), q)
+
+
+def _cross_entropy(logits: Tensor, codes: Tensor, assign: tuple[int, ...]) -> Tensor:
+    """Mean of every crop ``(V, B, K)`` against every code ``(|A|, B, K)``, but not against its own."""
+    log_p = logits.log_softmax(-1)
+    swapped = log_p.flatten(1) @ codes.flatten(1).mT / -logits.shape[1]  # (V, |A|), a mean over the batch
     others = torch.ones_like(swapped)
     others[list(assign), torch.arange(len(assign))] = 0  # not against its own code
-    return SwappedPrediction((swapped * others).sum() / (len(assign) * (v - 1)), q)
+    return (swapped * others).sum() / others.sum()
+
+
+class _Swapped(torch.autograd.Function):
+    """The same. Its gradient is what is predicted minus what is wanted, one table where autograd makes two."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, codes: Tensor, assign: tuple[int, ...]) -> Tensor:
+        ctx.save_for_backward(logits, codes)
+        ctx.assign = assign
+        return _cross_entropy(logits, codes, assign)
+
+    @staticmethod
+    def backward(ctx: Any, weight: Tensor) -> tuple[Tensor, None, None]:
+        (logits, codes), assign = ctx.saved_tensors, ctx.assign
+        if torch.is_grad_enabled():  # create_graph=True: the gradient will be differentiated, so autograd must see it
+            loss = _cross_entropy(logits, codes, assign)
+            return torch.autograd.grad(loss, logits, weight, create_graph=True)[0], None, None
+        grad = logits.softmax(-1)
+        for crop, found in enumerate(grad):
+            wanted = [code for code, a in zip(codes, assign, strict=True) if a != crop]
+            found.mul_(len(wanted))
+            for code in wanted:
+                found.sub_(code)
+        return grad.mul_(weight / (len(assign) * (len(logits) - 1) * logits.shape[1])), None, None
 
 
 class SwAV(nn.Module):

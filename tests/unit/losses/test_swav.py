@@ -223,3 +223,25 @@ def test_half_precision_crops():
 def test_bad_input_is_named(call, says):
     with pytest.raises(ValueError, match=says):
         call()
+
+
+def test_the_gradient_by_hand_is_that_of_the_formula_and_can_be_differentiated():
+    views, prototypes = VIEWS.clone().requires_grad_(), C.clone().requires_grad_()
+    for assign in ((0, 1), (2,), (3, 0, 1, 2)):
+
+        def loss(x, y, assign=assign):
+            return 3 * swav(x, y, assign=assign).loss
+
+        by_hand = torch.autograd.grad(loss(views, prototypes), (views, prototypes))
+        seen = torch.autograd.grad(loss(views, prototypes), (views, prototypes), create_graph=True)
+        transformed = torch.func.grad(loss, (0, 1))(VIEWS, C)
+        for found, again, other in zip(by_hand, seen, transformed, strict=True):
+            torch.testing.assert_close(found, again, rtol=1e-10, atol=1e-13)
+            torch.testing.assert_close(found, other, rtol=1e-10, atol=1e-13)
+        curvature = torch.autograd.grad(seen[0].square().sum() + seen[1].sum(), views)[0]
+
+        def from_gradients(x, loss=loss):
+            of_views, of_prototypes = torch.func.grad(loss, (0, 1))(x, C)
+            return of_views.square().sum() + of_prototypes.sum()
+
+        torch.testing.assert_close(curvature, torch.func.grad(from_gradients)(VIEWS))
