@@ -28,7 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 NOTEBOOKS = $(wildcard chapters/*/*.ipynb)
 
-.PHONY: help book test lint method fuzz format unit nbval browser chapters evidence bench colab colab-image gpu links archive pdf slides workflows report assignments address wheel lock clean
+.PHONY: help book test lint method fuzz format unit nbval browser chapters evidence bench profile colab colab-image gpu links archive pdf slides workflows report assignments address wheel lock clean
 
 help: ## this list
 	@echo "Contrastive learning, a textbook that runs. Targets:"
@@ -133,6 +133,10 @@ bench: $(PEERS)/.ready ## measure time and memory beside other libraries and wri
 	@$(PY) benchmarks/page.py
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/steps.py
 	@$(PY) benchmarks/steps_page.py
+
+profile: $(READY) ## time every cell of the chapters and write the page of what the slowest ones do (ONLY=... for one)
+	@$(PY) tools/profile_chapters.py $(ONLY)
+	@$(PY) tools/waiting_page.py
 
 gpu: $(PEERS)/.ready ## everything that wants a GPU, in ten minutes: tests, measurements, full-scale runs (REHEARSE=1 on a processor)
 	@$(PY) tools/gpu.py $(if $(REHEARSE),--rehearse)
