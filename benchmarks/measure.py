@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 from cl_teach import files
 from cl_teach.augment import simclr_augment
 from cl_teach.core import clip_loss, nt_xent, sup_con, tiled_contrast
-from cl_teach.core.tiles import _side as tile_side
+from cl_teach.core.tables import tile_side
 from cl_teach.datasets import fashion_mnist
 from cl_teach.losses.dcl import dcl
 from cl_teach.models import ConvEncoder, ProjectionHead

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection
+from functools import cache
 from numbers import Integral, Real
 from typing import Any
 
@@ -46,6 +47,7 @@ __all__ = [
     "check_same_shape",
     "check_same_width",
     "check_shapes",
+    "check_sizes",
     "check_square",
     "check_type",
     "finite_result",
@@ -77,17 +79,27 @@ def check_shapes(**specs: tuple[Any, ...]) -> dict[str, int]:
         Traceback (most recent call last):
         ValueError: positive: expected shape (n, d) with n = 4 as in query, got (3, 8)
     """
+    return _check_specs(specs, _check_filled)
+
+
+def check_sizes(**specs: tuple[Any, ...]) -> dict[str, int]:
+    """`check_shapes` that reads no values, for a function that reads them itself (`cl_teach.core.tiled_contrast`)."""
+    return _check_specs(specs, _check_not_empty)
+
+
+def _check_specs(specs: dict[str, tuple[Any, ...]], check_values: Callable[[str, Tensor], None]) -> dict[str, int]:
     sizes: dict[str, int] = {}
     source: dict[str, str] = {}
     device: torch.device | None = None
     first = ""
-    for name, (x, shape, *rest) in specs.items():
-        if shape.endswith("?"):
+    for name, spec in specs.items():
+        x, shape = spec[0], spec[1]
+        if shape[-1:] == "?":
             if x is None:
                 continue
             shape = shape[:-1]
-        _check_kind(name, x, rest[0] if rest else float)
-        dims = shape.split()
+        _check_kind(name, x, spec[2] if len(spec) > 2 else float)
+        dims = _dims(shape)
         if dims and dims[0] == "...":
             dims, came = dims[1:], x.shape[x.ndim - len(dims) + 1 :] if x.ndim >= len(dims) - 1 else None
         else:
@@ -95,13 +107,15 @@ def check_shapes(**specs: tuple[Any, ...]) -> dict[str, int]:
         if came is None:
             raise ValueError(f"{name}: expected shape {_spell(shape)}, got {tuple(x.shape)}")
         for dim, size in zip(dims, came, strict=True):
-            want = int(dim) if dim.isdigit() else sizes.setdefault(dim, size)
+            if dim not in sizes and not dim.isdigit():
+                sizes[dim], source[dim] = size, name
+                continue
+            want = int(dim) if dim.isdigit() else sizes[dim]
             if size != want:
                 why = "" if dim.isdigit() or source[dim] == name else f" as in {source[dim]}"
                 equal = "" if dim.isdigit() else f" with {dim} = {want}{why}"
                 raise ValueError(f"{name}: expected shape {_spell(shape)}{equal}, got {tuple(x.shape)}")
-            source.setdefault(dim, name)
-        _check_filled(name, x)
+        check_values(name, x)
         if device is None:
             device, first = x.device, name
         elif x.device != device:
@@ -232,6 +246,8 @@ def check_batch(n: int, minimum: int, *, name: str, why: str) -> None:
 
 def check_number(name: str, value: Any) -> float | None:
     """The number that a setting or a 0-d tensor is; None inside ``torch.compile``, where no value is to be read."""
+    if type(value) is float:
+        return value
     if isinstance(value, Tensor):
         if value.dtype not in FLOATING and value.dtype not in WHOLE:
             raise TypeError(f"{name}: expected a number, got a tensor of {value.dtype}")
@@ -386,14 +402,19 @@ def _check_kind(name: str, x: Any, kind: type) -> None:
 
 def _check_filled(name: str, x: Tensor) -> None:
     """Not empty, with values, and finite where it is floating."""
-    if x.numel() == 0:
-        raise ValueError(f"{name}: expected at least one element, got shape {tuple(x.shape)}")
+    _check_not_empty(name, x)
     if torch.compiler.is_compiling():
         return
-    _check_has_values(name, x)
     if x.is_floating_point() and not _is_finite(x):
         bad = int((~torch.isfinite(x)).sum())
         raise ValueError(f"{name}: expected finite numbers, got {bad} NaN or infinite of {x.numel()}")
+
+
+def _check_not_empty(name: str, x: Tensor) -> None:
+    if x.numel() == 0:
+        raise ValueError(f"{name}: expected at least one element, got shape {tuple(x.shape)}")
+    if not torch.compiler.is_compiling():
+        _check_has_values(name, x)
 
 
 def _check_has_values(name: str, x: Tensor) -> None:
@@ -412,6 +433,11 @@ def _check_tensors(tensors: dict[str, Tensor], ndim: int = 0) -> None:
             raise TypeError(f"{name}: expected a torch.Tensor, got {type(x).__name__}")
         if x.ndim < ndim:
             raise ValueError(f"{name}: expected at least one dimension, got shape {tuple(x.shape)}")
+
+
+@cache
+def _dims(shape: str) -> tuple[str, ...]:
+    return tuple(shape.split())
 
 
 def _spell(shape: str) -> str:

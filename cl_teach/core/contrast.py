@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .against_queue import against_queue, is_queue
 from .checks import (
     check_batch,
     check_choice,
@@ -37,8 +38,10 @@ from .checks import (
     check_labels,
     check_number,
     check_shapes,
+    check_sizes,
     finite_result,
 )
+from .pairwise import siglip_table, siglip_tiles
 from .precision import full_precision
 from .similarity import normalize, other_view_mask, same_label_mask, self_mask
 from .tiles import tiled_contrast, use_tiles
@@ -174,7 +177,6 @@ def _log(weights: Tensor) -> Tensor:
     return weights.masked_fill(none, 1.0).log().masked_fill(none, -math.inf)
 
 
-@full_precision
 def info_nce(
     query: Tensor,
     positive: Tensor,
@@ -208,14 +210,36 @@ def info_nce(
         with a queue: He et al., Momentum Contrast (2020), equation 1.
     """
     sets = "n k d?" if isinstance(negatives, Tensor) and negatives.ndim == 3 else "k d?"
-    check_shapes(query=(query, "n d"), positive=(positive, "n d"), negatives=(negatives, sets))
+    shapes = {"query": (query, "n d"), "positive": (positive, "n d"), "negatives": (negatives, sets)}
+    check_sizes(**shapes)
     check_temperature(temperature, len(query))
     check_flag(in_batch=in_batch)
     check_choice(REDUCTIONS, reduction=reduction)
     if negatives is None:
         check_batch(len(query), 2, name="query", why="to have a negative (or pass negatives)")
     if negatives is None and use_tiles(temperature):  # the same numbers without the table
-        return _reduced(tiled_contrast(query, positive, 1 / temperature, columns=False, positive=0), reduction)
+        names = ("query", "positive")
+        return tiled_contrast(query, positive, 1 / temperature, names, columns=False, positive=0, reduction=reduction)
+    check_shapes(**shapes)
+    if negatives is not None and not in_batch and is_queue(positive, negatives, temperature):
+        return _reduced(_queue_losses(query, positive, negatives, temperature), reduction)
+    return _info_nce_table(query, positive, negatives, temperature, in_batch, reduction)
+
+
+@full_precision
+def _queue_losses(query: Tensor, positive: Tensor, negatives: Tensor, temperature: float | Tensor) -> Tensor:
+    return against_queue(query, positive, negatives, 1 / float(temperature))
+
+
+@full_precision
+def _info_nce_table(
+    query: Tensor,
+    positive: Tensor,
+    negatives: Tensor | None,
+    temperature: float | Tensor,
+    in_batch: bool,
+    reduction: str,
+) -> Tensor:
     q, k = normalize(query) / temperature, normalize(positive)
     if negatives is None or in_batch:
         logits, own = q @ k.mT, torch.arange(len(q), device=q.device)  # (n, n), the positive on the diagonal
@@ -248,7 +272,6 @@ def one_positive_contrast(positive: Tensor, negatives: Tensor, *, reduction: str
     return F.cross_entropy(logits, first, reduction=reduction)
 
 
-@full_precision
 def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduction: str = "mean") -> Tensor:
     r"""NT-Xent, the loss of SimCLR: each of the 2N embeddings looks for its other view among the 2N - 1 others.
 
@@ -269,15 +292,20 @@ def nt_xent(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.5, *, reduct
     Source:
         Chen et al., A Simple Framework for Contrastive Learning of Visual Representations (2020), equation 1.
     """
-    check_shapes(z1=(z1, "n d"), z2=(z2, "n d"))
+    check_sizes(z1=(z1, "n d"), z2=(z2, "n d"))
     check_temperature(temperature, 2 * len(z1))
     check_choice(REDUCTIONS, reduction=reduction)
     check_batch(len(z1), 2, name="z1", why="to have a negative")
-    n = len(z1)
     if use_tiles(temperature):  # the same numbers without the table
-        rows = tiled_contrast(z1, z2, 1 / temperature, stacked=True, positive=n, skip=(0,))
-        return _reduced(rows, reduction)
-    z = normalize(torch.cat([z1, z2]))  # (2N, d)
+        names, n = ("z1", "z2"), len(z1)
+        return tiled_contrast(z1, z2, 1 / temperature, names, stacked=True, positive=n, skip=(0,), reduction=reduction)
+    return _nt_xent_table(z1, z2, temperature, reduction)
+
+
+@full_precision
+def _nt_xent_table(z1: Tensor, z2: Tensor, temperature: float | Tensor, reduction: str) -> Tensor:
+    check_shapes(z1=(z1, "n d"), z2=(z2, "n d"))
+    n, z = len(z1), normalize(torch.cat([z1, z2]))  # (2N, d)
     logits = z @ z.mT / temperature  # (2N, 2N)
     return softmax_contrast(
         logits, other_view_mask(n, z.device), candidates=~self_mask(2 * n, z.device), reduction=reduction
@@ -322,10 +350,12 @@ def sup_con(
     check_choice(("out", "in"), variant=variant)
     check_choice(REDUCTIONS, reduction=reduction)
     check_choice(("refuse", "skip"), singletons=singletons)
-    anchors = _anchors(labels, singletons)
+    known = singletons == "skip" or not torch.compiler.is_compiling()
+    values, group, sizes = labels.unique(return_inverse=True, return_counts=True) if known else (labels,) * 3
+    anchors = _anchors(values, group, sizes, singletons) if known else slice(None)
     z = normalize(z)
-    if use_tiles(temperature):
-        return _reduced(_tiled_sup_con(z, labels, 1 / temperature, variant, anchors), reduction)
+    if known and use_tiles(temperature):
+        return _reduced(_tiled_sup_con(z, group, sizes, 1 / temperature, variant, anchors), reduction)
     itself = self_mask(len(z), z.device)
     positives = same_label_mask(labels) & ~itself
     logits = z @ z.mT / temperature  # (m, m)
@@ -335,35 +365,30 @@ def sup_con(
 
 
 def _tiled_sup_con(
-    z: Tensor, labels: Tensor, scale: float | Tensor, variant: str, anchors: slice | Tensor = slice(None)
+    z: Tensor, group: Tensor, sizes: Tensor, scale: float | Tensor, variant: str, anchors: slice | Tensor
 ) -> Tensor:
     """SupCon of unit rows, ``(m,)``, without the table: the mean over positives needs only the sum of each class."""
-    _, group, sizes = labels.unique(return_inverse=True, return_counts=True)
-    log_sums = tiled_contrast(z, scale=scale, skip=(0,))[anchors]
+    log_sums = tiled_contrast(z, scale=scale, skip=(0,), unit=True)[anchors]
     own, group_of_own = z[anchors], group[anchors]
     count = (sizes[group_of_own] - 1).to(z.dtype)
     if variant == "in":
-        return log_sums + count.log() - tiled_contrast(own, scale=scale, skip=(0,), labels=group_of_own)
+        return log_sums + count.log() - tiled_contrast(own, scale=scale, skip=(0,), labels=group_of_own, unit=True)
     sums = z.new_zeros(len(sizes), z.shape[1]).index_add(0, group, z)  # (classes, d)
-    return log_sums - scale * (own * (sums[group_of_own] - own)).sum(1) / count
+    return log_sums - torch.linalg.vecdot(own, sums[group_of_own] - own) * (scale / count)
 
 
-def _anchors(labels: Tensor, singletons: str) -> slice | Tensor:
+def _anchors(values: Tensor, group: Tensor, sizes: Tensor, singletons: str) -> slice | Tensor:
     """The rows that have a positive: all, or a mask ``(m,)``."""
-    if torch.compiler.is_compiling() and singletons == "refuse":
-        return slice(None)
-    values, group, counts = labels.unique(return_inverse=True, return_counts=True)
-    if counts.min() >= 2:
+    if sizes.min() >= 2:
         return slice(None)
     if singletons == "refuse":
-        alone = int(values[counts.argmin()])
+        alone = int(values[sizes.argmin()])
         raise ValueError(f"labels: every label must occur at least twice, {alone} occurs once; pass two views of each")
-    if counts.max() < 2:
-        raise ValueError(f"labels: some label must occur at least twice, all {len(labels)} are different")
-    return counts[group] > 1
+    if sizes.max() < 2:
+        raise ValueError(f"labels: some label must occur at least twice, all {len(group)} are different")
+    return sizes[group] > 1
 
 
-@full_precision
 def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
     r"""CLIP: image i finds caption i among all captions, caption i finds image i among all images; the mean of both.
 
@@ -382,13 +407,18 @@ def clip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor) -> Tensor:
     Source:
         Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021), figure 3.
     """
-    check_shapes(image=(image, "n d"), text=(text, "n d"))
+    check_sizes(image=(image, "n d"), text=(text, "n d"))
     check_scale(log_scale)
-    log_scale = torch.as_tensor(log_scale, dtype=image.dtype, device=image.device)
-    if use_tiles(log_scale):
-        return tiled_contrast(image, text, log_scale.exp(), positive=0).mean()
-    a, b = normalize(image), normalize(text)
-    logits = log_scale.exp() * (a @ b.mT)  # (N, N)
+    scale = log_scale.exp() if isinstance(log_scale, Tensor) else math.exp(log_scale)
+    if use_tiles(scale):
+        return tiled_contrast(image, text, scale, ("image", "text"), positive=0, reduction="mean")
+    return _clip_table(image, text, scale)
+
+
+@full_precision
+def _clip_table(image: Tensor, text: Tensor, scale: float | Tensor) -> Tensor:
+    check_shapes(image=(image, "n d"), text=(text, "n d"))
+    logits = scale * (normalize(image) @ normalize(text).mT)  # (N, N)
     own = self_mask(len(image), image.device)
     return (softmax_contrast(logits, own) + softmax_contrast(logits.mT, own)) / 2
 
@@ -422,9 +452,7 @@ def siglip_loss(image: Tensor, text: Tensor, log_scale: float | Tensor, bias: fl
     check_scale(log_scale)
     check_in_range(-math.inf, math.inf, bias=bias)
     scale, shift = (torch.as_tensor(x, dtype=image.dtype, device=image.device) for x in (log_scale, bias))
-    logits = torch.addmm(shift, scale.exp() * normalize(image), normalize(text).mT)  # (n, n)
-    wrong = logits.diagonal_scatter(-logits.diagonal())  # -y times the logit
-    loss = F.softplus(wrong).sum() / len(image)  # -log sigmoid(x) is softplus(-x)
+    loss = (siglip_tiles if use_tiles(scale) else siglip_table)(image, text, scale, shift)
     return finite_result(loss, log_scale=log_scale, bias=bias)
 
 

@@ -23,7 +23,7 @@ from .checks import (
     check_shapes,
     check_type,
 )
-from .precision import full_precision
+from .precision import HALF, full_precision
 
 __all__ = ["cosine_similarity", "normalize", "other_view_mask", "same_label_mask", "self_mask"]
 
@@ -76,7 +76,7 @@ def direction(x: Tensor, dim: int = -1, *, in_place: bool = False) -> tuple[Tens
         dim: the dimension that holds the vectors.
         in_place: whether x may be overwritten.
     """
-    x = x.detach().to(torch.promote_types(x.dtype, torch.float32))
+    x = x.detach().float() if x.dtype in HALF else x.detach()
     length = torch.linalg.vector_norm(x, dim=dim, keepdim=True)
     shortest, longest = torch.aminmax(length)
     if _SHORTEST < shortest.item() and longest.item() < math.inf:

@@ -30,7 +30,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..core.checks import check_batch, check_choice, check_flag, check_shapes
+from ..core.checks import check_batch, check_choice, check_flag, check_shapes, check_sizes
 from ..core.contrast import REDUCTIONS, check_temperature, reduce
 from ..core.precision import full_precision
 from ..core.similarity import normalize, self_mask
@@ -65,7 +65,9 @@ def decoupled_terms(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1) -
         z2: ``(N, d)`` second views.
         temperature: greater than 0.
     """
-    _check_views(z1, z2, temperature)
+    check_shapes(z1=(z1, "N d"), z2=(z2, "N d"))
+    check_temperature(temperature)
+    check_batch(len(z1), 2, name="z1, z2", why="to have a negative")
     n = len(z1)
     if use_tiles(temperature):  # the same numbers without the table
         positive = ((normalize(z1) * normalize(z2)).sum(1) / temperature).repeat(2)
@@ -77,13 +79,6 @@ def decoupled_terms(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1) -
     return DecoupledTerms(positive, logits.masked_fill(same_sample, -math.inf).logsumexp(1))
 
 
-def _check_views(z1: Tensor, z2: Tensor, temperature: float | Tensor) -> None:
-    check_shapes(z1=(z1, "N d"), z2=(z2, "N d"))
-    check_temperature(temperature)
-    check_batch(len(z1), 2, name="z1, z2", why="to have a negative")
-
-
-@full_precision
 def dcl(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1, *, reduction: str = "mean") -> Tensor:
     """The decoupled loss: attraction at full strength, repulsion by a softmax over negatives only.
 
@@ -106,11 +101,14 @@ def dcl(z1: Tensor, z2: Tensor, temperature: float | Tensor = 0.1, *, reduction:
         6.0
     """
     check_choice(REDUCTIONS, reduction=reduction)
-    _check_views(z1, z2, temperature)
+    check_sizes(z1=(z1, "N d"), z2=(z2, "N d"))
+    check_temperature(temperature)
+    check_batch(len(z1), 2, name="z1, z2", why="to have a negative")
     if use_tiles(temperature):  # as NT-Xent, with the positives' diagonals left out too
         n = len(z1)
-        rows = tiled_contrast(z1, z2, 1 / temperature, stacked=True, positive=n, skip=(0, n, -n))
-        return reduce(rows, reduction)
+        return tiled_contrast(
+            z1, z2, 1 / temperature, ("z1", "z2"), stacked=True, positive=n, skip=(0, n, -n), reduction=reduction
+        )
     terms = decoupled_terms(z1, z2, temperature)
     return reduce(terms.negatives - terms.positive, reduction)
 

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch.autograd import forward_ad
 
-from cl_teach.core import clip_loss, info_nce, normalize, nt_xent, sup_con, tiled_contrast, tiling, use_tiles
+from cl_teach.core import clip_loss, info_nce, normalize, nt_xent, sup_con, tables, tiled_contrast, tiling, use_tiles
+from cl_teach.core.products import similarities
 from cl_teach.losses.dcl import dcl
 
 
@@ -235,3 +236,79 @@ def test_a_pair_that_is_as_good_as_right_has_as_small_a_loss_as_float32_can_say(
             assert (
                 rows - exact
             ).abs().max() < 1e-6  # some roundings of a number near 1; a difference of logits has 1e-5
+
+
+# Tables of every kind: kept whole, kept in tiles, computed again, and at a temperature below one in forty.
+HALF_CASES = {"whole": (64, 0, 0.1), "kept tiles": (300, 0, 0.1), "again": (1100, 256, 0.1), "cold": (300, 128, 0.02)}
+
+
+@pytest.mark.parametrize("case", HALF_CASES)
+@pytest.mark.parametrize("name", ["nt_xent", "dcl", "clip_loss", "info_nce"])
+def test_bfloat16_is_as_exact_as_its_inputs(name, case):
+    n, side, temperature = HALF_CASES[case]
+    first, second = draw(n, 256)
+    halves = first.bfloat16(), (second - 0.9 * first).bfloat16()  # not so similar that the gradient is rounding noise
+    loss = LOSSES[name]
+    z1, z2 = (x.clone().requires_grad_() for x in halves)
+    with tiling(side) if side else contextlib.nullcontext():
+        value = loss(z1, z2, temperature)
+        value.backward()
+    expected = value_and_gradients(loss, *(x.double() for x in halves), temperature, None)
+    assert value.dtype == torch.float32
+    assert z1.grad.dtype == torch.bfloat16
+    # A factor is wrong by 2^-9 of itself, a cosine of 256 factors by about 2^-9 / 16, a logit by that / temperature.
+    assert abs(value.item() - expected[0].item()) < 4 * 2**-9 / 16 / temperature
+    for found, exact in ((z1.grad, expected[1]), (z2.grad, expected[2])):
+        error = (found.double() - exact).norm() / exact.norm()
+        assert error < 4 * 2**-9 * (1 + 1 / (16 * temperature))
+
+
+def test_a_product_leaves_the_precision_of_other_products_alone():
+    setting = getattr(torch.backends.mkldnn, "matmul", None)
+    if setting is None:
+        pytest.skip("this torch has no such setting")
+    before = setting.fp32_precision
+    half = torch.ones(3, 4, dtype=torch.bfloat16)
+    torch.testing.assert_close(similarities(half, half, 2.0), torch.full((3, 3), 8.0))
+    with pytest.raises(RuntimeError):
+        similarities(half, torch.ones(3, 5, dtype=torch.bfloat16), 1.0)
+    assert setting.fp32_precision == before
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf])
+@pytest.mark.parametrize("loss", [nt_xent, dcl, info_nce, lambda z1, z2: clip_loss(z1, z2, 1.0)])
+def test_what_is_not_finite_is_named_though_it_is_met_late(loss, bad):
+    z1, z2 = draw()
+    z2[3, 2] = bad
+    with pytest.raises(ValueError, match=r"^(z2|positive|text): expected finite numbers, got 1 NaN or infinite of 77$"):
+        loss(z1, z2)
+
+
+def test_two_precisions_are_computed_in_the_better_one():
+    z1, z2 = draw()
+    found = value_and_gradients(LOSSES["clip_loss"], z1.float(), z2, 0.1, 4)
+    expected = value_and_gradients(LOSSES["clip_loss"], z1.float().double(), z2, 0.1, None)
+    torch.testing.assert_close(found[0], expected[0])
+    torch.testing.assert_close(found[1], expected[1].float())
+    torch.testing.assert_close(found[2], expected[2])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_gradient_made_ahead_is_scaled_by_what_arrives(name, dtype):
+    z1, z2 = (x.requires_grad_() for x in draw(dtype=dtype))
+    loss = LOSSES[name](z1, z2, 0.1)
+    (once,) = torch.autograd.grad(loss, z1, retain_graph=True)
+    (scaled,) = torch.autograd.grad(loss * 64, z1)
+    torch.testing.assert_close(scaled, 64 * once, rtol=2**-9, atol=64 * 2**-24)
+
+
+def test_without_a_gradient_none_is_made_ahead(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("nobody asked for it")
+
+    monkeypatch.setattr(tables.WholeTable, "gradients", refuse)
+    z1, z2 = draw()
+    nt_xent(z1, z2)
+    with torch.no_grad():
+        nt_xent(z1.requires_grad_(), z2)

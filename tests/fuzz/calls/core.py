@@ -7,18 +7,22 @@ from fuzzing import generator, normal, uniform, whole
 from torch import nn
 
 from cl_teach.core import (
+    against_queue,
     assignment,
     by_hand,
     checks,
     contrast,
     draws,
     fastest,
+    pairwise,
     precision,
     preference,
+    products,
     queue,
     ranking,
     regression,
     similarity,
+    tables,
     teacher,
     tiles,
 )
@@ -89,4 +93,16 @@ EXEMPT = {
     fastest.fastest: "an inner function of the tiles; tested with tasks whose speed is known",
     tiles.tiled_contrast: "the inner form of the losses, which check; tested against the plain formula",
     tiles.tiling: "a switch for tests and benchmarks, a context manager",
+    **{getattr(products, name): "an inner product of the tiles, for tensors they made" for name in products.__all__},
+    **dict.fromkeys((tables.make_table, tables.tile_side), "an inner function of the tiles"),
+    **{
+        getattr(module, name): "an inner form of a loss"
+        for module in (against_queue, pairwise)
+        for name in module.__all__
+    },
+    **{
+        value: "inner forms of the losses, which check; tested against the plain formula"
+        for table in (tables.WholeTable, tables.TiledTable)
+        for value in (table, *(getattr(table, name) for name in vars(table) if not name.startswith("_")))
+    },
 }
