@@ -312,7 +312,6 @@ def _nt_xent_table(z1: Tensor, z2: Tensor, temperature: float | Tensor, reductio
     )
 
 
-@full_precision
 def sup_con(
     z: Tensor,
     labels: Tensor,
@@ -344,7 +343,7 @@ def sup_con(
         Khosla et al., Supervised Contrastive Learning (2020), equations 2 and 3. Their released code multiplies the
         result by temperature / base temperature (0.07 by default); here that factor is 1.
     """
-    check_shapes(z=(z, "m d"), labels=(labels, "m", int))
+    check_sizes(z=(z, "m d"), labels=(labels, "m", int))
     labels = check_labels(labels, len(z))
     check_temperature(temperature, len(z))
     check_choice(("out", "in"), variant=variant)
@@ -353,9 +352,29 @@ def sup_con(
     known = singletons == "skip" or not torch.compiler.is_compiling()
     values, group, sizes = labels.unique(return_inverse=True, return_counts=True) if known else (labels,) * 3
     anchors = _anchors(values, group, sizes, singletons) if known else slice(None)
+    if not known or not use_tiles(temperature):
+        return _sup_con_table(z, labels, temperature, anchors, variant, reduction)
+    if variant == "in":
+        return _reduced(_tiled_in_variant(z, group, sizes, 1 / temperature, anchors), reduction)
+    if isinstance(anchors, slice):
+        return tiled_contrast(
+            z, None, 1 / temperature, ("z", "z"), skip=(0,), classes=(group, sizes), reduction=reduction
+        )
+    rows = tiled_contrast(z, None, 1 / temperature, ("z", "z"), skip=(0,), classes=(group, sizes))
+    return _reduced(rows[anchors], reduction)
+
+
+@full_precision
+def _sup_con_table(
+    z: Tensor,
+    labels: Tensor,
+    temperature: float | Tensor,
+    anchors: slice | Tensor,
+    variant: str,
+    reduction: str,
+) -> Tensor:
+    check_shapes(z=(z, "m d"))
     z = normalize(z)
-    if known and use_tiles(temperature):
-        return _reduced(_tiled_sup_con(z, group, sizes, 1 / temperature, variant, anchors), reduction)
     itself = self_mask(len(z), z.device)
     positives = same_label_mask(labels) & ~itself
     logits = z @ z.mT / temperature  # (m, m)
@@ -364,17 +383,17 @@ def sup_con(
     )
 
 
-def _tiled_sup_con(
-    z: Tensor, group: Tensor, sizes: Tensor, scale: float | Tensor, variant: str, anchors: slice | Tensor
+@full_precision
+def _tiled_in_variant(
+    z: Tensor, group: Tensor, sizes: Tensor, scale: float | Tensor, anchors: slice | Tensor
 ) -> Tensor:
-    """SupCon of unit rows, ``(m,)``, without the table: the mean over positives needs only the sum of each class."""
+    """SupCon with the mean inside the logarithm, without the table: from the log-sums of all and of each class."""
+    check_shapes(z=(z, "m d"))
+    z = normalize(z)
     log_sums = tiled_contrast(z, scale=scale, skip=(0,), unit=True)[anchors]
-    own, group_of_own = z[anchors], group[anchors]
-    count = (sizes[group_of_own] - 1).to(z.dtype)
-    if variant == "in":
-        return log_sums + count.log() - tiled_contrast(own, scale=scale, skip=(0,), labels=group_of_own, unit=True)
-    sums = z.new_zeros(len(sizes), z.shape[1]).index_add(0, group, z)  # (classes, d)
-    return log_sums - torch.linalg.vecdot(own, sums[group_of_own] - own) * (scale / count)
+    own, group = z[anchors], group[anchors]
+    count = (sizes[group] - 1).to(z.dtype)
+    return log_sums + count.log() - tiled_contrast(own, scale=scale, skip=(0,), labels=group, unit=True)
 
 
 def _anchors(values: Tensor, group: Tensor, sizes: Tensor, singletons: str) -> slice | Tensor:

@@ -18,7 +18,7 @@ from torch import Tensor
 __all__ = ["half_pays", "pulled", "similarities"]
 
 # Fewer multiplications than this are over before the library has chosen how to do them.
-FEW = 2**20
+FEW = 2**21
 
 
 def half_pays(n: int, m: int, d: int, device: torch.device) -> bool:
@@ -40,9 +40,12 @@ def _unread(dtype: torch.dtype, device: torch.device) -> Tensor:
     return torch.empty((), dtype=dtype, device=device)
 
 
-def similarities(a: Tensor, b: Tensor, scale: float, out: Tensor | None = None) -> Tensor:
-    """``scale * (a @ b.mT)``, at least float32; written into ``out`` where there is one."""
-    if a.dtype != torch.bfloat16:
+def similarities(a: Tensor, b: Tensor, scale: float, out: Tensor | None = None, half: bool = False) -> Tensor:
+    """``scale * (a @ b.mT)``, at least float32; written into ``out`` where there is one.
+
+    The factors are rounded to bfloat16 where they are that already, and with ``half``.
+    """
+    if not half and a.dtype != torch.bfloat16:
         return torch.addmm(_unread(a.dtype, a.device), a, b.mT, beta=0, alpha=scale, out=out)
     setting: Any = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
     usual = setting.fp32_precision
@@ -54,9 +57,12 @@ def similarities(a: Tensor, b: Tensor, scale: float, out: Tensor | None = None) 
         setting.fp32_precision = usual
 
 
-def pulled(weights: Tensor, b: Tensor, total: Tensor | None = None) -> Tensor:
-    """``weights @ b`` in the dtype of b, or added in place to a ``total`` of at least float32, as the weights are."""
-    if b.dtype == torch.bfloat16:
-        product = weights.bfloat16() @ b
-        return product if total is None else total.add_(product)
+def pulled(weights: Tensor, b: Tensor, total: Tensor | None = None, half: bool = False) -> Tensor:
+    """``weights @ b``, at least float32; added in place to a ``total`` where there is one.
+
+    All is rounded to bfloat16 where b is that already, and with ``half``.
+    """
+    if half or b.dtype == torch.bfloat16:
+        product = weights.bfloat16() @ b.bfloat16()
+        return product.float() if total is None else total.add_(product)
     return weights @ b if total is None else total.addmm_(weights, b)

@@ -53,13 +53,19 @@ class Task(NamedTuple):
     skip: tuple[int, ...]
     labels: Tensor | None
     unit: bool
+    classes: tuple[Tensor, Tensor] | None
 
 
-def make_table(x: Tensor, y: Tensor | None, scale: float, task: Task) -> WholeTable | TiledTable:
-    """The table of unit rows x and y (None for x again): whole if small and one exponential serves both sides."""
+def make_table(x: Tensor, y: Tensor | None, scale: float, task: Task, half: bool) -> WholeTable | TiledTable:
+    """The table of unit rows x and y (None for x again): whole if small and one exponential serves both sides.
+
+    With ``half`` it multiplies factors rounded to bfloat16, see `cl_teach.core.products`.
+    """
     small = max(len(x), 0 if y is None else len(y)) <= WHOLE and not chosen_side.get()
     if small and scale <= ONE_EXPONENTIAL and task.labels is None:
-        return WholeTable(x, y, scale, task)
+        return WholeTable(x, y, scale, task, half)
+    if half:
+        x, y = x.bfloat16(), None if y is None else y.bfloat16()
     return TiledTable(x, y, scale, task)
 
 
@@ -76,22 +82,23 @@ def tile_side(x: Tensor) -> int:
 def _try(side: int, n: int, device: torch.device) -> None:
     """One pass over a table of n random rows."""
     x, _ = direction(torch.randn(n, 128, generator=torch.Generator().manual_seed(0)).to(device))
-    table = TiledTable(x, None, 10.0, Task(True, True, n // 2, (0,), None, True), side=side)
+    table = TiledTable(x, None, 10.0, Task(True, True, n // 2, (0,), None, True, None), side=side)
     table.gradients(torch.full((n,), 1 / n, device=device), *table.losses()[1])
 
 
 class WholeTable:
     """A small table. Its exponentials are kept, nothing is computed again."""
 
-    def __init__(self, x: Tensor, y: Tensor | None, scale: float, task: Task) -> None:
-        self.x, self.y, self.scale = x, y, scale
+    def __init__(self, x: Tensor, y: Tensor | None, scale: float, task: Task, half: bool) -> None:
+        self.x, self.y, self.scale, self.half = x, y, scale, half
         self.positive, self.skip = task.positive, task.skip
         self.both = y is not None and task.columns  # rows and columns are different anchors
-        self.remake = WholeTable  # for the backward pass, from tensors that autograd keeps
+        self.remake = partial(WholeTable, half=half)  # for the backward pass, from tensors that autograd keeps
 
     def losses(self) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         """One loss an anchor; what to keep: the sum of its exponentials, and the table of them."""
-        table = similarities(self.x, self.x if self.y is None else self.y, self.scale / BIT).exp2_()
+        y = self.x if self.y is None else self.y
+        table = similarities(self.x, y, self.scale / BIT, half=self.half).exp2_()
         own = None if self.positive is None else table.diagonal(self.positive)
         if own is not None and self.positive in self.skip:
             own = own.clone()
@@ -122,8 +129,8 @@ class WholeTable:
             if self.y is None:
                 weight.diagonal(-self.positive).sub_(pull)
         if self.y is None:
-            return pulled(weight, self.x), None
-        return pulled(weight, self.y), pulled(weight.mT, self.x)
+            return pulled(weight, self.x, half=self.half), None
+        return pulled(weight, self.y, half=self.half), pulled(weight.mT, self.x, half=self.half)
 
 
 class TiledTable:
@@ -131,13 +138,14 @@ class TiledTable:
 
     def __init__(self, x: Tensor, y: Tensor | None, scale: float, task: Task, side: int | None = None) -> None:
         self.symmetric, self.both = y is None, y is not None and task.columns
-        self.x, self.y, self.dtype = x, x if y is None else y, torch.promote_types(x.dtype, torch.float32)
+        self.x, self.y, self.dtype = x, y, torch.promote_types(x.dtype, torch.float32)
         self.scale, self.side, self.narrow = scale, side or tile_side(x), scale <= ONE_EXPONENTIAL
         self.remake = partial(TiledTable, side=self.side)
         self.positive, self.skip = task.positive, task.skip
-        self.rows, self.columns = self.x.split(self.side), self.y.split(self.side)
+        self.height, self.width = len(x), len(x if y is None else y)
+        self.rows, self.columns = x.split(self.side), (x if y is None else y).split(self.side)
         self.labels = None if task.labels is None else task.labels.split(self.side)
-        self.keeps = self.narrow and x.dtype == torch.bfloat16 and len(self.x) * len(self.y) <= KEPT
+        self.keeps = self.narrow and x.dtype == torch.bfloat16 and self.height * self.width <= KEPT
         # Two tiles of memory, used again and again: fresh memory costs more than what is computed in it.
         self.room = x.new_empty(2, len(self.rows[0]) * len(self.columns[0]), dtype=self.dtype)
 
@@ -175,8 +183,8 @@ class TiledTable:
 
     def sums(self, own: Tensor | None) -> tuple[Tensor, Tensor | None, list[Tensor]]:
         """Each anchor's sum of exponentials, the logit in bits that they are relative to (None for 0), tiles kept."""
-        n, kept = len(self.x), []
-        sums = self.x.new_zeros(n + len(self.y) if self.both else n, dtype=self.dtype)
+        n, kept = self.height, []
+        sums = self.x.new_zeros(n + self.width if self.both else n, dtype=self.dtype)
         largest = None if self.narrow else torch.full_like(sums, torch.finfo(self.dtype).min)
         row_sums, column_sums = self.parts(sums)
         row_largest, column_largest = self.parts(sums if largest is None else largest)
@@ -200,12 +208,12 @@ class TiledTable:
 
     def parts(self, anchors: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """One number an anchor as the rows and as the columns of tiles see it; only rows are there if only they are."""
-        n = len(self.x)
+        n = self.height
         return anchors[:n].split(self.side), (anchors if self.symmetric else anchors[n:]).split(self.side)
 
     def losses(self) -> tuple[Tensor, tuple[Tensor, ...]]:
         """One loss an anchor; what to keep: the log-sums, in bits, and perhaps the exponentials."""
-        own = None if self.positive is None else self.x.new_empty(len(self.x) - self.positive, dtype=self.dtype)
+        own = None if self.positive is None else self.x.new_empty(self.height - self.positive, dtype=self.dtype)
         sums, largest, kept = self.sums(own)
         log_sums = sums.log2() if largest is None else sums.log2().add_(largest)
         if own is None:
@@ -218,15 +226,15 @@ class TiledTable:
     def gradients(self, weights: Tensor, log_sums: Tensor, *kept: Tensor) -> tuple[Tensor, Tensor | None]:
         """With respect to x and y, for one weight an anchor."""
         if not (self.symmetric or self.both):  # a column is no anchor: no weight, and no share of anything
-            weights = torch.cat([weights, weights.new_zeros(len(self.y))])
-            log_sums = torch.cat([log_sums, log_sums.new_full((len(self.y),), math.inf)])
+            weights = torch.cat([weights, weights.new_zeros(self.width)])
+            log_sums = torch.cat([log_sums, log_sums.new_full((self.width,), math.inf)])
         row_weights, column_weights = self.parts(weights)
         row_sums, column_sums = self.parts(log_sums)
         row_shares, column_shares = self.parts(weights * (-log_sums).exp2_()) if self.narrow else ((), ())
         x_grad = torch.zeros_like(self.x, dtype=self.dtype)
-        y_grad = x_grad if self.symmetric else torch.zeros_like(self.y, dtype=self.dtype)
+        y_grad = x_grad if self.y is None else torch.zeros_like(self.y, dtype=self.dtype)
         x_parts, y_parts = x_grad.split(self.side), y_grad.split(self.side)
-        n, k = len(self.x), self.positive
+        n, k = self.height, self.positive
         pulls = () if k is None else (k, -k) if self.symmetric else (k,)
         exponentials = iter(kept)
         for i, j in self.tiles():

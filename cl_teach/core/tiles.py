@@ -81,6 +81,7 @@ def tiled_contrast(
     skip: tuple[int, ...] = (),
     labels: Tensor | None = None,
     unit: bool = False,
+    classes: tuple[Tensor, Tensor] | None = None,
     reduction: str = "none",
 ) -> Tensor:
     r"""Log-sum of each row's (and column's) candidates, minus the logit of its positive.
@@ -99,6 +100,8 @@ def tiled_contrast(
             half its side, and its mirror image counts too. None leaves the log-sums alone.
         skip: diagonals j - i that are no candidates.
         labels: one a row of a symmetric table; then only pairs of equal label are candidates.
+        classes: of the rows of a symmetric table, counted from 0, ``(n,)``, and their sizes ``(k,)``; then the mean
+            logit of the others of its class is taken off instead of a positive's (0 in a class of one).
         unit: the rows of a table of ``a`` with itself have length 1 already, and at least float32.
         reduction: ``"none"``, ``"mean"`` or ``"sum"`` over the anchors.
 
@@ -107,7 +110,7 @@ def tiled_contrast(
         bfloat16 but for the factors of large products, see `cl_teach.core.products`. A row without candidates gives
         minus infinity.
     """
-    task = Task(stacked, columns, positive, skip, labels, unit)
+    task = Task(stacked, columns, positive, skip, labels, unit, classes)
     ahead = reduction != "none" and torch.is_grad_enabled()
     try:
         if torch.is_autocast_enabled(a.device.type):
@@ -132,13 +135,21 @@ class _Contrast(torch.autograd.Function):
     ) -> Tensor:
         x, x_length, y, y_length = _directions(a, b, task)
         ctx.number, ctx.task, ctx.reduction = float(scale), task, reduction  # read once: on a GPU it is waited for
-        table = make_table(x, y, ctx.number, task)
+        came = {a.dtype} if b is None else {a.dtype, b.dtype}
+        half = came == {torch.bfloat16} and half_pays(len(x), len(x if y is None else y), x.shape[1], x.device)
+        table = make_table(x, y, ctx.number, task, half)
+        x, y = table.x, table.y
         losses, kept = table.losses()
+        if task.classes is not None:
+            others, count = _others(x, *task.classes)
+            losses -= torch.linalg.vecdot(others, x.to(others.dtype)).mul_(ctx.number / count)
         ctx.remake, ctx.anchors, ctx.ahead = table.remake, len(losses), False
         to_keep: tuple[Tensor | None, ...] = (x, x_length, y, y_length, *kept)
         if ahead and isinstance(table, WholeTable) and any(ctx.needs_input_grad):
-            ctx.ahead = True
-            x_grad, y_grad = table.gradients(1 / len(losses) if reduction == "mean" else 1.0, *kept)
+            ctx.ahead, weight = True, 1 / len(losses) if reduction == "mean" else 1.0
+            x_grad, y_grad = table.gradients(weight, *kept)
+            if task.classes is not None:  # every pair of a class twice, as anchor and as positive
+                x_grad.addcmul_(others, weight * ctx.number / count[:, None], value=-2)
             del table, kept, to_keep  # the table is not needed any more
             to_keep = _along(x_grad, y_grad, x, x_length, y, y_length, ctx)
         ctx.save_for_backward(a, b, scale if isinstance(scale, Tensor) else None, *to_keep)
@@ -163,6 +174,10 @@ class _Contrast(torch.autograd.Function):
                 weights = (weights / ctx.anchors if ctx.reduction == "mean" else weights).expand(ctx.anchors)
             x, x_length, y, y_length, *kept = kept
             x_grad, y_grad = ctx.remake(x, y, number, task).gradients(weights, *kept)
+            if task.classes is not None:
+                others, count = _others(x, *task.classes)
+                share = (weights * number / count)[:, None]
+                x_grad -= others.mul_(share).add_(_others(share * x, *task.classes)[0])
             a_grad, b_grad, scale_grad = _along(x_grad, y_grad, x, x_length, y, y_length, ctx)
         if task.stacked and a_grad is not None and b is not None:
             a_grad, b_grad = a_grad.split((len(a), len(b)))
@@ -181,10 +196,14 @@ def _directions(a: Tensor, b: Tensor | None, task: Task) -> tuple[Tensor, Tensor
     y, y_length = (None, None) if task.stacked or b is None else direction(b)
     if y is not None and y.dtype != x.dtype:
         x, y = x.double(), y.double()
-    came = {a.dtype} if b is None else {a.dtype, b.dtype}
-    if came == {torch.bfloat16} and half_pays(len(x), len(x if y is None else y), x.shape[1], x.device):
-        x, y = x.bfloat16(), None if y is None else y.bfloat16()
     return x, x_length, y, y_length
+
+
+def _others(x: Tensor, group: Tensor, sizes: Tensor) -> tuple[Tensor, Tensor]:
+    """Each row's sum over the others of its class, at least float32, and their number, at least 1."""
+    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    totals = x.new_zeros(len(sizes), x.shape[1]).index_add_(0, group, x)
+    return totals.index_select(0, group).sub_(x), (sizes[group] - 1).clamp_(min=1).to(x.dtype)
 
 
 def _along(
@@ -230,4 +249,7 @@ def _plain(a: Tensor, b: Tensor | None, scale: float | Tensor, task: Task, dtype
     if task.positive is not None:
         own = logits.diagonal(task.positive)
         sums = (sums.view(-1, len(own)) - own).flatten()
+    if task.classes is not None:
+        others, count = _others(x, *task.classes)
+        sums = sums - scale * (others * x).sum(1) / count
     return sums
