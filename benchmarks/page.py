@@ -157,10 +157,10 @@ def everywhere_text(rows: list[Row]) -> str:
     return (
         f"The same at {', '.join(map(str, dims))} dimensions and with {' and '.join(map(str, threads))} threads, "
         f"{len(rows):,} measurements. A ratio above 1 is in our favor; shown are the smallest one, and in how many of "
-        "the cases the other side is ahead. In bfloat16 the others compute their similarities in bfloat16, "
-        "with eight bits, where the processor may have fast instructions for it; ours are computed in float32 whatever "
-        "came in, because at a temperature of 0.1 the eighth bit of a cosine is four percent of its exponential. That "
-        "is slower and takes more room."
+        "the cases the other side is ahead. In bfloat16 the others round every similarity to eight bits, of which at a "
+        "temperature of 0.1 the last is four percent of an exponential. Ours round the factors of large products, "
+        "where the processor has instructions for it, and keep their sums, exponentials and logarithms in float32; "
+        "tables of up to 512 rows stay in float32 as a whole, which takes more room than theirs."
     )
 
 
