@@ -56,6 +56,9 @@ class _SigLip(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_autocast_enabled(weight.device.type):
+            with torch.autocast(weight.device.type, enabled=False):
+                return _SigLip.backward(ctx, weight)
         *inputs, x, x_length, y, y_length = ctx.saved_tensors
         _, _, log_scale, bias = inputs
         if torch.is_grad_enabled():  # create_graph=True: the gradient will be differentiated, so autograd must see it

@@ -84,6 +84,14 @@ def test_half_precision_is_computed_in_float32(dtype):
     torch.testing.assert_close(loss, siglip_loss(x[0].float(), x[1].float(), 2.0, -10.0))
 
 
+def test_a_backward_pass_under_autocast_is_computed_in_float32():
+    x = leaves(8, 4, dtype=torch.float32)
+    expected = torch.autograd.grad(siglip_loss(*x), x)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(siglip_loss(*x), x)
+    torch.testing.assert_close(found, expected)
+
+
 def test_memory_grows_with_the_batch_not_with_its_square():
     x = leaves(1024, 8, dtype=torch.float32)
     with torch.profiler.profile(profile_memory=True) as profile:
