@@ -147,7 +147,7 @@ class TiledTable:
         self.labels = None if task.labels is None else task.labels.split(self.side)
         self.keeps = self.narrow and x.dtype == torch.bfloat16 and self.height * self.width <= KEPT
         # Two tiles of memory, used again and again: fresh memory costs more than what is computed in it.
-        self.room = x.new_empty(2, len(self.rows[0]) * len(self.columns[0]), dtype=self.dtype)
+        self.room = x.new_empty(2, len(self.rows[0]), len(self.columns[0]), dtype=self.dtype).unbind()
 
     def tiles(self) -> Iterator[tuple[int, int]]:
         """Which rows and which columns meet in every tile that has to be visited."""
@@ -157,8 +157,8 @@ class TiledTable:
 
     def space(self, which: int, i: int, j: int) -> Tensor:
         """Room for a tile; what was there before is lost."""
-        r, c = len(self.rows[i]), len(self.columns[j])
-        return self.room[which, : r * c].view(r, c)
+        room, r, c = self.room[which], len(self.rows[i]), len(self.columns[j])
+        return room if room.shape == (r, c) else room.view(-1)[: r * c].view(r, c)
 
     def diagonal(self, tile: Tensor, k: int, i: int, j: int) -> tuple[Tensor, int] | None:
         """The entries of the table's diagonal k that lie in a tile and the row of the first, or None."""
