@@ -11,7 +11,6 @@ soon as it is added up. Two things make a tile fast:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,13 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .precision import without_autocast
 from .similarity import along_sphere, direction, normalize
+from .tables import BIT, tile_side
 
 __all__ = ["siglip_table", "siglip_tiles"]
 
-# Sides of a tile: on a CPU two of them stay in the second-level cache, a GPU wants few launches.
-CPU_SIDE, GPU_SIDE = 256, 4096
-LOG2_E = math.log2(math.e)
 # Halvings before a logarithm is taken: 2^6 factors of at most 2 stay in the range of float32.
 FOLDS = 6
 # So few logarithms cost less than another fold.
@@ -55,10 +53,8 @@ class _SigLip(torch.autograd.Function):
         return total / len(x)
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, weight: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_autocast_enabled(weight.device.type):
-            with torch.autocast(weight.device.type, enabled=False):
-                return _SigLip.backward(ctx, weight)
         *inputs, x, x_length, y, y_length = ctx.saved_tensors
         _, _, log_scale, bias = inputs
         if torch.is_grad_enabled():  # create_graph=True: the gradient will be differentiated, so autograd must see it
@@ -82,7 +78,7 @@ class _SigLip(torch.autograd.Function):
 
 def _tiles(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     """Rows and columns of each tile, and what should be small in it: the logits, those of the own pairs negative."""
-    n, side = len(x), GPU_SIDE if x.is_cuda else CPU_SIDE
+    n, side = len(x), tile_side(x)
     parts = [slice(start, min(start + side, n)) for start in range(0, n, side)]
     for rows in parts:
         a = x[rows] * scale
@@ -97,7 +93,7 @@ def _tiles(x: Tensor, y: Tensor, scale: Tensor, bias: Tensor) -> Iterator[tuple[
 def _softplus_sum(x: Tensor) -> Tensor:
     """Sum of log(1 + e^x), exact also where e^x is small; overwrites x."""
     total = F.relu(x).sum()
-    u = x.abs_().mul_(-LOG2_E).exp2_().flatten()  # e^-|x|
+    u = x.abs_().div_(-BIT).exp2_().flatten()  # e^-|x|
     if short := -len(u) % 2**FOLDS:
         u = F.pad(u, (0, short))  # by factors of 1
     for _ in range(FOLDS):

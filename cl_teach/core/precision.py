@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import torch
 from torch import Tensor
 
-__all__ = ["full_precision"]
+__all__ = ["full_precision", "without_autocast"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,6 +55,20 @@ def full_precision(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
 
     return wide
+
+
+def without_autocast(function: Callable[P, T]) -> Callable[P, T]:
+    """Run with autocast off on the device of the first tensor: for steps of autograd, which choose their dtypes."""
+
+    @wraps(function)
+    def plain(*args: P.args, **kwargs: P.kwargs) -> T:
+        kind = next(x.device.type for x in args if isinstance(x, Tensor))
+        if not torch.is_autocast_enabled(kind):
+            return function(*args, **kwargs)
+        with torch.autocast(kind, enabled=False):
+            return function(*args, **kwargs)
+
+    return plain
 
 
 def _floating(values: tuple[Any, ...] | list[Any]) -> Iterator[Tensor]:

@@ -3,8 +3,8 @@
 A similarity needs more than the eight bits of bfloat16: at temperature 0.01 the error of its last bit changes an
 exponential by a fifth. Its factors do not: their errors average out over the dimensions. So a similarity of bfloat16
 directions is a product whose sums are float32 (`similarities`), and only the last product of a gradient, which is
-returned in bfloat16 anyway, is rounded as a whole (`pulled`). A CPU with bfloat16 instructions takes half the time of
-float32 for the first and a quarter for the second.
+returned in bfloat16 anyway, is rounded as a whole (`pulled`). An AMD processor with bfloat16 instructions took half
+of the time of float32 for the first and a quarter for the second.
 """
 
 from __future__ import annotations

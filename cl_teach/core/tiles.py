@@ -33,6 +33,7 @@ from torch import Tensor
 
 from .by_hand import gradient_by_hand
 from .checks import check_positive, check_shapes
+from .precision import without_autocast
 from .products import half_pays
 from .similarity import along_sphere, direction, normalize
 from .tables import Task, WholeTable, chosen_side, make_table
@@ -69,6 +70,7 @@ def use_tiles(temperature: float | Tensor) -> bool:
     return gradient_by_hand()
 
 
+@without_autocast
 def tiled_contrast(
     a: Tensor,
     b: Tensor | None = None,
@@ -113,9 +115,6 @@ def tiled_contrast(
     task = Task(stacked, columns, positive, skip, labels, unit, classes)
     ahead = reduction != "none" and torch.is_grad_enabled()
     try:
-        if torch.is_autocast_enabled(a.device.type):
-            with torch.autocast(a.device.type, enabled=False):
-                return _Contrast.apply(a, b, scale, task, reduction, ahead)
         return _Contrast.apply(a, b, scale, task, reduction, ahead)
     except ValueError:  # NaN or infinity, met where the lengths are taken
         for name, x in zip(names, (a, b), strict=True):
@@ -156,10 +155,8 @@ class _Contrast(torch.autograd.Function):
         return _reduced(losses, reduction)
 
     @staticmethod
+    @without_autocast
     def backward(ctx: Any, weights: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_autocast_enabled(weights.device.type):
-            with torch.autocast(weights.device.type, enabled=False):
-                return _Contrast.backward(ctx, weights)
         a, b, scale, *kept = ctx.saved_tensors
         number, task, wanted = ctx.number, ctx.task, ctx.needs_input_grad
         if torch.is_grad_enabled():  # create_graph=True: the gradient will be differentiated, so autograd must see it

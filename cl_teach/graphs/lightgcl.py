@@ -34,15 +34,12 @@ the old code has a hinge, and its layer-wise form is linear and without residual
 from __future__ import annotations
 
 import math
-from collections.abc import MutableMapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.weak import WeakTensorKeyDictionary
 
-from ..core.by_hand import gradient_by_hand
 from ..core.checks import (
     check_choice,
     check_count,
@@ -84,8 +81,6 @@ CLIP, EPSILON = 5.0, 1e-8
 LARGEST = 1e12
 # One entry of a sparse matrix costs as much as about ten of a dense one.
 SPARSE = 16
-# Of adjacency matrices in use: how often they had been written to, and the sparse matrix, None for the matrix itself.
-GRAPHS: MutableMapping[Tensor, tuple[int, Tensor | None]] = WeakTensorKeyDictionary()
 
 
 class LowRank(NamedTuple):
@@ -187,7 +182,7 @@ def propagate(
 
     Args:
         tables: ``(I, d)`` of the users and ``(J, d)`` of the items.
-        adjacency: ``(I, J)`` normalized, edges dropped or not.
+        adjacency: ``(I, J)`` normalized, edges dropped or not; a table, or a coalesced sparse matrix.
         view: from `low_rank_view`; None for LightGCN, without global layers.
         layers: L, at least 1.
         slope: of the LeakyReLU on every layer; 1 is linear (today's code), 0.5 is the paper's.
@@ -195,15 +190,20 @@ def propagate(
     """
     check_type(Sides, tables=tables)
     users, items = tables
-    check_shapes(**{"tables.users": (users, "I d"), "tables.items": (items, "J d")}, adjacency=(adjacency, "I J"))
+    is_table = not isinstance(adjacency, Tensor) or adjacency.layout != torch.sparse_coo
+    entries = adjacency if is_table else adjacency.values()
+    shape = "I J" if is_table else "E"
+    sizes = check_shapes(**{"tables.users": (users, "I d"), "tables.items": (items, "J d")}, adjacency=(entries, shape))
+    if tuple(adjacency.shape) != (sizes["I"], sizes["J"]):
+        raise ValueError(f"adjacency: expected shape {sizes['I'], sizes['J']}, got {tuple(adjacency.shape)}")
     if view is not None:
         _check_view(view, adjacency)
     both: dict[str, Any] = {"tables.users": users, "tables.items": items}
-    check_entries(-LARGEST, LARGEST, **both)
+    check_entries(-LARGEST, LARGEST, **both, adjacency=entries)
     check_count(layers=layers)
     check_in_range(-1, 1, slope=slope)
     check_flag(residual=residual)
-    graph = _checked_graph(adjacency)
+    graph = _without_zeros(adjacency) if is_table else adjacency
     carried, local, global_ = [tables], [], []
     for _ in range(layers):
         e = carried[-1]
@@ -229,21 +229,11 @@ def _check_view(view: LowRank, adjacency: Tensor) -> None:
         return
     named: dict[str, Any] = {"view.u": view.u, "view.s": view.s, "view.v": view.v}
     wanted = {name: (x, shape) for (name, x), shape in zip(named.items(), ("I q", "q", "J q"), strict=True)}
-    check_shapes(adjacency=(adjacency, "I J"), **wanted)
+    check_shapes(**wanted)
+    for name, rows, size in (("view.u", view.u, adjacency.shape[0]), ("view.v", view.v, adjacency.shape[1])):
+        if len(rows) != size:
+            raise ValueError(f"{name}: expected {size} rows, got {len(rows)}")
     check_entries(-LARGEST, LARGEST, **named)
-
-
-def _checked_graph(adjacency: Tensor) -> Tensor:
-    """The adjacency, its entries looked at, `_without_zeros`: once, and again after something was written to it."""
-    passing = adjacency.requires_grad or adjacency.is_inference() or torch.is_inference_mode_enabled()
-    lasting = gradient_by_hand() and not passing
-    if lasting and (known := GRAPHS.get(adjacency)) and known[0] == adjacency._version:
-        return adjacency if known[1] is None else known[1]
-    check_entries(-LARGEST, LARGEST, adjacency=adjacency)
-    graph = _without_zeros(adjacency)
-    if lasting:
-        GRAPHS[adjacency] = adjacency._version, None if graph is adjacency else graph
-    return graph
 
 
 def _without_zeros(adjacency: Tensor) -> Tensor:
@@ -409,6 +399,7 @@ class LightGCL(nn.Module):
         self.layers, self.slope, self.residual, self.edge_dropout = layers, slope, residual, edge_dropout
         self.temperature, self.settings = temperature, {"weight": weight, "decay": decay}
         self.form = form
+        self._made: tuple[Tensor, int, Tensor] | None = None
         self.register_buffer("adjacency", normalize_interactions(interactions))
         for name, factor in low_rank_view(self.adjacency, rank)._asdict().items():
             self.register_buffer(f"view_{name}", factor)
@@ -422,11 +413,22 @@ class LightGCL(nn.Module):
             check_shapes(graph=(graph, f"{len(self.users)} {len(self.items)}"))
             check_entries(-LARGEST, LARGEST, graph=graph)
         view = LowRank(*(self.get_buffer(f"view_{name}") for name in LowRank._fields))
-        return self._layers(self.adjacency if graph is None else graph, view)
+        return self._layers(self._graph() if graph is None else graph, view)
 
     def forward(self) -> Sides:
         """Embeddings ``(I, d)`` and ``(J, d)``, from the local view alone; with `bpr`, this is LightGCN."""
-        return self._layers(self.adjacency, None).local_sum()
+        return self._layers(self._graph(), None).local_sum()
+
+    def _graph(self) -> Tensor:
+        """The adjacency as `_without_zeros` has it: made once, and again after it was replaced or written to."""
+        table = self.adjacency
+        if table.requires_grad or table.is_inference() or torch.is_inference_mode_enabled():
+            return table
+        if torch.compiler.is_compiling():
+            return table
+        if self._made is None or self._made[0] is not table or self._made[1] != table._version:
+            self._made = table, table._version, _without_zeros(table)
+        return self._made[2]
 
     def _layers(self, graph: Tensor, view: LowRank | None) -> Layers:
         tables = Sides(self.users, self.items)

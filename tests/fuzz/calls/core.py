@@ -90,6 +90,7 @@ EXEMPT = {
     **{getattr(checks, name): "a check is what everything else is tested with" for name in checks.__all__},
     teacher.MomentumTeacher.forward: "hands whatever it gets to the network it holds",
     by_hand.gradient_by_hand: "takes no arguments",
+    precision.without_autocast: "a decorator; every loss runs through it",
     fastest.fastest: "an inner function of the tiles; tested with tasks whose speed is known",
     tiles.tiled_contrast: "the inner form of the losses, which check; tested against the plain formula",
     tiles.tiling: "a switch for tests and benchmarks, a context manager",

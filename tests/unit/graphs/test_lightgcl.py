@@ -260,6 +260,20 @@ def test_a_call_is_the_local_sum_along_the_graph_of_now():
         model()
 
 
+def test_a_sparse_graph_is_the_same_graph_and_what_changes_under_a_table_is_seen():
+    found, expected = (propagate(TABLES, graph, VIEW).local_sum() for graph in (A.to_sparse().coalesce(), A))
+    for a, b in zip(found, expected, strict=True):
+        torch.testing.assert_close(a, b)
+    memory = A.numpy().copy()
+    table = torch.from_numpy(memory)
+    propagate(TABLES, table, VIEW)
+    memory *= 2  # not through torch
+    for a, b in zip(propagate(TABLES, table, None).local, propagate(TABLES, 2 * A, None).local, strict=True):
+        torch.testing.assert_close(a.users, b.users)
+    with pytest.raises(ValueError, match="adjacency: expected shape"):
+        propagate(TABLES, A.mT.to_sparse().coalesce(), None)
+
+
 def test_half_precision_autocast_and_narrow_ids():
     model = LightGCL(R, dim=4)
     exact = model.loss(*BATCH).loss
